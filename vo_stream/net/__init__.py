@@ -1,0 +1,1 @@
+"""Motion backends: what moved between one frame and the next."""

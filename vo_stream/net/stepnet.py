@@ -1,0 +1,74 @@
+"""What a motion backend owes the odometer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vo_stream.values import Motion
+
+
+@dataclass(frozen=True, slots=True)
+class NetSpec:
+    """What the odometer must know of a backend.
+
+    `name`: as in the setting net.backend. `metric`: whether its translations are metres.
+    `max_pixels`: images are scaled down (never up) to about this many pixels.
+    `multiple`: input width and height are multiples of this.
+    """
+
+    name: str
+    metric: bool
+    max_pixels: int
+    multiple: int = 1
+
+    def input_size(self, camera_size: tuple[int, int]) -> tuple[int, int]:
+        """Return the input (width, height) for a camera's, keeping its aspect ratio."""
+        width, height = camera_size
+        scale = min(1.0, math.sqrt(self.max_pixels / (width * height)))
+        return (
+            self.multiple * max(1, round(width * scale / self.multiple)),
+            self.multiple * max(1, round(height * scale / self.multiple)),
+        )
+
+
+class NetState(Protocol):
+    """A backend's memory of the stream so far. Only the backend that made it looks inside."""
+
+
+class StepNet(Protocol):
+    """A motion backend. It holds no stream of its own: all memory is in the `NetState`.
+
+    A state may be stepped from once; stepping again from an older one raises NetError, since its
+    buffers may have been written over. `step` never writes to its arguments.
+    """
+
+    spec: NetSpec
+
+    def start(self) -> NetState:
+        """Return a clean state: the next frame is the first of a stream."""
+        ...
+
+    def step(
+        self,
+        image: npt.NDArray[np.uint8],
+        rays: npt.NDArray[np.float32],
+        dt_s: float,
+        state: NetState,
+    ) -> tuple[Motion | None, NetState]:
+        """Take in the next frame.
+
+        `image`: (height, width) uint8, undistorted. `rays`: (height, width, 2) float32, x and y
+        of each pixel's ray (x, y, 1); regular, as a Rectifier makes them. `dt_s`: seconds since
+        the previous frame, 0 on the first. Returns the motion since the previous frame, None on
+        the first, and the new state.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the backend holds; it is not used afterwards."""
+        ...

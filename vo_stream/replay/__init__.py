@@ -1,0 +1,1 @@
+"""Recorded footage: reading it, running it, judging the result."""

@@ -1,0 +1,1 @@
+"""The real-time half: from frames to poses."""

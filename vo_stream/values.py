@@ -1,0 +1,101 @@
+"""The values that travel between the rooms: frozen, with unit and frame in the docstring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+
+from vo_stream.camera import CameraModel
+from vo_stream.se3 import SE3, Array
+
+
+class Status(Enum):
+    """How far an estimate can be trusted. One state machine, in `track/status.py`, sets it."""
+
+    INITIALIZING = "initializing"
+    """The first frame of a stream or the first after a reset: there is no motion yet."""
+    TRACKING = "tracking"
+    """The pose follows the images."""
+    DEGRADED = "degraded"
+    """The images gave no motion for a moment: the pose coasts on the last one."""
+    LOST = "lost"
+    """The images have given no motion for too long: the pose is held, its covariance grows."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One camera image.
+
+    `stamp_ns`: time of exposure in integer nanoseconds, never the time of arrival.
+    `image`: (height, width) uint8 grey, read-only. `camera`: the model that took it.
+    """
+
+    stamp_ns: int
+    image: npt.NDArray[np.uint8]
+    camera: CameraModel
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image", read_only(self.image))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Motion:
+    """What a backend says of one step.
+
+    `prev_from_curr`: motion of the camera since the previous frame, in the previous camera's
+    optical frame (x right, y down, z forward); metres where the backend's spec says metric, else
+    its own unit of length.
+    `std`: (6,) standard deviations of the twist (v in that unit, w in radians).
+    `observed`: False where the images did not show the motion (dark, blank, no match); the motion
+    is then a guess. `reason` says why, for the log; it is never parsed.
+    """
+
+    prev_from_curr: SE3
+    std: Array
+    observed: bool = True
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "std", read_only(np.asarray(self.std, dtype=np.float64)))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether motion and standard deviations are finite numbers, the latter positive."""
+        return self.prev_from_curr.is_finite and bool(
+            np.isfinite(self.std).all() and (self.std > 0.0).all()
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimate:
+    """The answer to one frame. Every frame gets exactly one.
+
+    `odom_from_camera`: pose of the optical frame in `odom`, the optical frame of the stream's
+    first frame. `covariance`: (6, 6) of that pose's error twist (v, w) in the camera frame
+    (`true = estimate @ exp(error)`). `metric`: whether lengths are metres.
+    `motion`: what was added to the pose; None where the frame was refused and nothing changed.
+    `session`: counts the stream's restarts; poses of different sessions do not compare.
+    `reason`: why the status is not TRACKING or the frame was refused; for the log, never parsed.
+    """
+
+    stamp_ns: int
+    status: Status
+    odom_from_camera: SE3
+    covariance: Array
+    metric: bool
+    motion: Motion | None
+    session: int
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "covariance", read_only(self.covariance))
+
+
+def read_only(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Return a view of `array` that refuses to be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
