@@ -1,0 +1,395 @@
+"""The classical backend: tracked corners, the essential matrix, and landmarks that carry scale.
+
+It knows no metres: its unit of length makes the first scene's median depth `FIRST_DEPTH`. It is
+the baseline that a learned backend must beat, and what runs where none suits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from vo_stream.config import GeometricConfig
+from vo_stream.corners import CornerTracker, Image, Pixels, detect
+from vo_stream.net.landmarks import Landmarks, Solution, solve, step_length
+from vo_stream.net.stepnet import NetSpec, NetState
+from vo_stream.net.two_view import (
+    MIN_POINTS,
+    TwoView,
+    epipolar_distance,
+    essential_motion,
+    median_depth,
+    rotation_between,
+)
+from vo_stream.se3 import SE3, Array
+from vo_stream.values import Motion
+
+FIRST_DEPTH = 10.0
+"""Median depth of the first scene: this fixes the backend's unit of length."""
+
+FIRST_NOISE_PX = 0.5
+NOISE_RANGE_PX = (0.2, 3.0)
+NOISE_RATE = 0.2
+"""Standard deviation of a tracked corner: where it starts, its range, and the share of each
+frame's evidence that enters it."""
+
+MEDIAN_OF_RAYLEIGH = 1.1774
+"""Median length of a two-dimensional error whose coordinates have a standard deviation of 1."""
+
+DRIFT_PER_FRAME = 0.1
+"""Growth of a corner's variance with each frame it has been followed, as a part of it."""
+
+FORGET = 0.9
+"""Share of what is known of a landmark's depth that still holds a frame later."""
+
+MIN_PARALLAX_PX = 1.0
+"""With a smaller median parallax two views show a rotation only."""
+
+MIN_SCALE_INFORMATION = 200.0
+"""Summed over landmarks, inverse squared relative depth error below which there is no scale: it
+would be known to 7 % at best."""
+
+BEST_DEPTH_STD = 0.1
+"""No landmark counts for more than one whose depth is known to this part of it."""
+
+NO_GAUGE = np.zeros((6, 6))
+GAUGE_STD = 0.01
+"""How tightly a new scale is held while its first depths are found, as a part of it."""
+
+OUTLIER = 5.0
+"""Reprojection error, in standard deviations, beyond which a landmark is dropped."""
+
+BEHIND = 2.0
+"""A depth this many standard deviations behind the camera is wrong."""
+
+GOOD_SUPPORT = 0.8
+"""Share of the matches that must agree with a motion before it is taken without trying another."""
+
+MIN_SUPPORT = 0.5
+"""With less support than this the landmarks are wrong and the scale is started anew."""
+
+REFILL = 0.75
+"""New corners are looked for when this share of the last lot is left."""
+
+KEEP_IMAGE_S = 0.3
+"""How long the last good image is kept for matching while new ones show nothing."""
+
+MIN_ROTATION_STD_RAD = 1e-5
+MIN_TRANSLATION_STD = 1e-4
+"""Floors of the standard deviations, radians and parts of the median depth."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GeometricState:
+    """All that the backend remembers of a stream.
+
+    `image`: the last good one, with the `pixels` (n, 2) of its `landmarks`; `refilled`: how many
+    there were after the last search for corners.
+    `camera_from_reported`: where the odometer has been told the camera is, since.
+    `prev_from_curr`, `dt_s`: the last motion. `age_s`: time since the image. `depth`: median
+    depth of the scene. `noise_px`: standard deviation of a tracked corner.
+    """
+
+    image: Image | None = None
+    pixels: Pixels = field(default_factory=lambda: np.empty((0, 2), dtype=np.float32))
+    landmarks: Landmarks = field(default_factory=Landmarks.empty)
+    refilled: int = 0
+    camera_from_reported: SE3 = field(default_factory=SE3.identity)
+    prev_from_curr: SE3 = field(default_factory=SE3.identity)
+    dt_s: float = 0.0
+    age_s: float = 0.0
+    depth: float = FIRST_DEPTH
+    noise_px: float = FIRST_NOISE_PX
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pinhole:
+    """Focal length and principal point, (2,) each, of a regular grid of rays."""
+
+    focal: Array
+    centre: Array
+
+    @staticmethod
+    def of(rays: npt.NDArray[np.float32]) -> _Pinhole:
+        height, width = rays.shape[:2]
+        first, last = rays[0, 0].astype(np.float64), rays[-1, -1].astype(np.float64)
+        focal = np.array([width - 1, height - 1]) / (last - first)
+        return _Pinhole(focal, -first * focal)
+
+    @property
+    def pixel(self) -> float:
+        """Size of a pixel on the plane z = 1."""
+        return float(1.0 / self.focal.mean())
+
+    def plane(self, pixels: Pixels) -> Array:
+        """Return the points on the plane z = 1 of (n, 2) pixels."""
+        return np.asarray((pixels - self.centre) / self.focal, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Matches:
+    """Corners followed from the last good image into the new one: n of each."""
+
+    pixels: Pixels
+    prev: Array
+    curr: Array
+    landmarks: Landmarks
+    noise: Array
+    two_view: TwoView
+
+
+class GeometricNet:
+    """StepNet from two-view geometry and landmarks; stateless itself, see `GeometricState`."""
+
+    def __init__(self, config: GeometricConfig) -> None:
+        self.spec = NetSpec("geometric", metric=False, max_pixels=config.max_pixels)
+        self._config = config
+        self._tracker = CornerTracker(config.window_px, config.levels, config.forward_backward_px)
+
+    def start(self) -> GeometricState:
+        """Return the state before the first frame."""
+        return GeometricState()
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def step(
+        self,
+        image: Image,
+        rays: npt.NDArray[np.float32],
+        dt_s: float,
+        state: NetState,
+    ) -> tuple[Motion | None, GeometricState]:
+        """See StepNet.step."""
+        assert isinstance(state, GeometricState)
+        pinhole = _Pinhole.of(rays)
+        if state.image is None:
+            return None, self._refill(replace(state, image=image), pinhole)
+        state = replace(state, age_s=state.age_s + dt_s)
+        predicted = _predict(state, dt_s)
+        matches = self._match(image, pinhole, state, predicted)
+        if matches is None:
+            return self._blind(image, pinhole, dt_s, state, predicted, "too few corners match")
+        solution = self._solve(matches, pinhole, state, predicted)
+        if solution is None:
+            motion = self._rotation_only(matches, pinhole, state)
+        else:
+            supported = _supported(solution, matches, pinhole, self._config.epipolar_px)
+            if supported.mean() < MIN_SUPPORT or supported.sum() < MIN_POINTS:
+                reason = "the corners agree on no motion"
+                return self._blind(image, pinhole, dt_s, state, predicted, reason)
+            motion = _motion(solution, state)
+            state = _noise_learned(state, solution, supported)
+            matches = replace(
+                matches, pixels=matches.pixels[supported], landmarks=solution.landmarks[supported]
+            )
+        return motion, self._next(image, pinhole, dt_s, state, matches, motion)
+
+    def _match(
+        self, image: Image, pinhole: _Pinhole, state: GeometricState, predicted: SE3
+    ) -> _Matches | None:
+        """Follow the corners and keep those that one rigid motion explains."""
+        assert state.image is not None
+        guess = _expected_pixels(state, predicted, pinhole)
+        pixels, good, noise_px = self._tracker.track(state.image, image, state.pixels, guess)
+        if 2 * good.sum() < len(good):  # the prediction was no help: start where they were
+            again = self._tracker.track(state.image, image, state.pixels)
+            better = again[1] & ~good
+            pixels[better], noise_px[better] = again[0][better], again[2][better]
+            good |= better
+        prev, curr = pinhole.plane(state.pixels[good]), pinhole.plane(pixels[good])
+        two_view = essential_motion(
+            prev,
+            curr,
+            self._config.epipolar_px * pinhole.pixel,
+            self._config.solver,
+            self._config.seed,
+        )
+        if two_view is None:
+            return None
+        keep = two_view.inliers
+        landmarks = state.landmarks[good][keep]
+        drift = 1.0 + DRIFT_PER_FRAME * landmarks.age
+        noise = np.sqrt(state.noise_px**2 * drift + noise_px[good][keep] ** 2) * pinhole.pixel
+        return _Matches(pixels[good][keep], prev[keep], curr[keep], landmarks, noise, two_view)
+
+    def _solve(
+        self, matches: _Matches, pinhole: _Pinhole, state: GeometricState, predicted: SE3
+    ) -> Solution | None:
+        """Find pose and depths; None where there is neither a scale nor parallax to start one."""
+        landmarks, two_view = matches.landmarks, matches.two_view
+        best = None
+        if _scale_information(landmarks) >= MIN_SCALE_INFORMATION:
+            length = step_length(landmarks, matches.curr, two_view.curr_from_prev(1.0))
+            for start in (predicted.inverse(), two_view.curr_from_prev(length)):
+                solution = solve(landmarks, matches.curr, matches.noise, start, NO_GAUGE)
+                supported = _supported(solution, matches, pinhole, self._config.epipolar_px)
+                if best is None or supported.sum() > best[0].sum():
+                    best = supported, solution
+                if best[0].mean() >= GOOD_SUPPORT:
+                    return best[1]
+            assert best is not None
+            if best[0].mean() >= MIN_SUPPORT:
+                return best[1]
+        _, parallax = rotation_between(matches.prev, matches.curr, pinhole.pixel)
+        if np.median(parallax) < MIN_PARALLAX_PX * pinhole.pixel:
+            return None if best is None else best[1]
+        return self._new_scale(matches, state)
+
+    def _new_scale(self, matches: _Matches, state: GeometricState) -> Solution:
+        """Start the scale from two views: the scene's median depth is what it was."""
+        depth = median_depth(matches.prev, matches.curr, matches.two_view)
+        start = matches.two_view.curr_from_prev(state.depth / depth)
+        landmarks = Landmarks.first_seen(matches.prev, 1.0 / state.depth)
+        along = start.translation / (GAUGE_STD * float(start.translation @ start.translation))
+        gauge = np.zeros((6, 6))
+        gauge[:3, :3] = np.outer(along, along)
+        return solve(landmarks, matches.curr, matches.noise, start, gauge)
+
+    def _rotation_only(self, matches: _Matches, pinhole: _Pinhole, state: GeometricState) -> Motion:
+        """Return a turn without a step; the step's bound is what parallax there was."""
+        rotation, parallax = rotation_between(matches.prev, matches.curr, pinhole.pixel)
+        turn = SE3.from_rotation_translation(rotation.T, np.zeros(3))
+        angle = float(np.median(parallax)) + state.noise_px * pinhole.pixel
+        turn_std = max(MIN_ROTATION_STD_RAD, angle / np.sqrt(len(parallax)))
+        std = np.concatenate([np.full(3, angle * state.depth), np.full(3, turn_std)])
+        return Motion(state.camera_from_reported.inverse() @ turn, std)
+
+    def _next(
+        self,
+        image: Image,
+        pinhole: _Pinhole,
+        dt_s: float,
+        state: GeometricState,
+        matches: _Matches,
+        motion: Motion,
+    ) -> GeometricState:
+        """Return the state after a motion that was seen."""
+        image_from_camera = state.camera_from_reported @ motion.prev_from_curr
+        landmarks = replace(
+            matches.landmarks.moved(image_from_camera.inverse()),
+            information=matches.landmarks.information * FORGET,
+            age=matches.landmarks.age + 1,
+        )
+        depth = state.depth
+        known = landmarks.relative_std < 1.0
+        if _scale_information(landmarks) >= MIN_SCALE_INFORMATION:
+            depth = float(np.median(landmarks.points()[known, 2] / landmarks.inverse_depth[known]))
+        following = replace(
+            state,
+            image=image,
+            pixels=matches.pixels,
+            landmarks=landmarks,
+            camera_from_reported=SE3.identity(),
+            prev_from_curr=motion.prev_from_curr,
+            dt_s=dt_s,
+            age_s=0.0,
+            depth=depth if np.isfinite(depth) and depth > 0.0 else state.depth,
+        )
+        return self._refill(following, pinhole)
+
+    def _blind(
+        self,
+        image: Image,
+        pinhole: _Pinhole,
+        dt_s: float,
+        state: GeometricState,
+        predicted: SE3,
+        reason: str,
+    ) -> tuple[Motion, GeometricState]:
+        """Guess that the motion went on; wait for a better image before starting over."""
+        guess = state.camera_from_reported.inverse() @ predicted
+        length = float(np.linalg.norm(guess.translation)) + 0.01 * state.depth
+        std = np.concatenate([np.full(3, length), np.full(3, guess.angle + 0.01)])
+        motion = Motion(guess, std, observed=False, reason=reason)
+        waiting = replace(state, camera_from_reported=predicted, prev_from_curr=guess, dt_s=dt_s)
+        if state.age_s <= KEEP_IMAGE_S:
+            return motion, waiting
+        fresh = GeometricState(
+            image=image,
+            prev_from_curr=guess,
+            dt_s=dt_s,
+            depth=state.depth,
+            noise_px=state.noise_px,
+        )
+        return motion, self._refill(fresh, pinhole)
+
+    def _refill(self, state: GeometricState, pinhole: _Pinhole) -> GeometricState:
+        """Look for new corners where too few are left."""
+        assert state.image is not None
+        if len(state.pixels) >= REFILL * state.refilled and state.refilled >= MIN_POINTS:
+            return state
+        border = self._config.window_px // 2 + 1
+        found = detect(state.image, self._config.corners, state.pixels, border)
+        fresh = Landmarks.first_seen(pinhole.plane(found), 1.0 / state.depth)
+        return replace(
+            state,
+            pixels=np.concatenate([state.pixels, found]),
+            landmarks=state.landmarks.joined(fresh),
+            refilled=len(state.pixels) + len(found),
+        )
+
+
+def _predict(state: GeometricState, dt_s: float) -> SE3:
+    """Return image_from_camera if the camera goes on as it did."""
+    if state.dt_s <= 0.0:
+        return state.camera_from_reported
+    steps = min(3.0, dt_s / state.dt_s)  # a longer wait says little of the motion in it
+    return state.camera_from_reported @ SE3.exp(steps * state.prev_from_curr.log())
+
+
+def _expected_pixels(state: GeometricState, predicted: SE3, pinhole: _Pinhole) -> Pixels:
+    """Return where the corners should be in the new image; where they were if that is outside."""
+    assert state.image is not None
+    height, width = state.image.shape
+    p = state.landmarks.moved(predicted.inverse()).points()
+    in_front = p[:, 2] > 0.0
+    plane = p[:, :2] / np.where(in_front, p[:, 2], 1.0)[:, None]
+    pixels = plane * pinhole.focal + pinhole.centre
+    inside = (pixels >= 0).all(axis=1) & (pixels <= [width - 1, height - 1]).all(axis=1)
+    return np.where((in_front & inside)[:, None], pixels, state.pixels).astype(np.float32)
+
+
+def _scale_information(landmarks: Landmarks) -> float:
+    """Return how well the landmarks know the scale: its inverse squared relative error."""
+    relative = np.maximum(landmarks.relative_std, BEST_DEPTH_STD)
+    return float((1.0 / relative**2).sum())
+
+
+def _supported(
+    solution: Solution, matches: _Matches, pinhole: _Pinhole, epipolar_px: float
+) -> npt.NDArray[np.bool_]:
+    """Return which matches agree with a solution: landmark, depth's sign and two-view geometry."""
+    landmarks = solution.landmarks
+    std = 1.0 / np.sqrt(np.maximum(landmarks.information, 1e-12))
+    distance = epipolar_distance(matches.prev, matches.curr, solution.curr_from_prev)
+    return np.asarray(
+        solution.valid
+        & (solution.errors < OUTLIER)
+        & (landmarks.inverse_depth > -BEHIND * std)
+        & (distance < 2.0 * epipolar_px * pinhole.pixel)
+    )
+
+
+def _motion(solution: Solution, state: GeometricState) -> Motion:
+    """Return the motion with standard deviations from the residuals that are left."""
+    covariance = np.linalg.inv(solution.information)
+    floor = np.repeat([MIN_TRANSLATION_STD * state.depth, MIN_ROTATION_STD_RAD], 3)
+    std = np.sqrt(np.maximum(np.diag(covariance), 0.0) + floor**2)
+    image_from_camera = solution.curr_from_prev.inverse()
+    return Motion(state.camera_from_reported.inverse() @ image_from_camera, std)
+
+
+def _noise_learned(
+    state: GeometricState, solution: Solution, supported: npt.NDArray[np.bool_]
+) -> GeometricState:
+    """Return the state with the corner noise moved towards what the residuals show."""
+    known = supported & (solution.landmarks.relative_std < 3 * BEST_DEPTH_STD)
+    if known.sum() < MIN_POINTS:
+        return state
+    ratio = float(np.median(solution.errors[known])) / MEDIAN_OF_RAYLEIGH
+    return replace(
+        state, noise_px=float(np.clip(state.noise_px * ratio**NOISE_RATE, *NOISE_RANGE_PX))
+    )
