@@ -201,7 +201,7 @@ class CameraModel:
             missed = np.abs(self._distort(plane) - target).max(axis=-1) > _INVERSE_TOLERANCE
             missed |= (determinant <= 0.0) | ~np.isfinite(plane).all(axis=-1)
         plane[missed] = np.nan
-        return plane
+        return np.asarray(plane)
 
 
 class Rectifier:

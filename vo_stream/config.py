@@ -149,21 +149,32 @@ class TrackConfig:
         "How long the pose goes on at the last speed while the images show no motion; then it is "
         "LOST and held.",
         unit="s",
-        within=(0.0, 5.0),
+        within=(0.3, 5.0),
     )
     max_speed_m_s: float = _setting(
         100.0,
-        "A faster motion is an error of the backend and refused. Also how fast position "
-        "uncertainty may grow while LOST.",
+        "A faster motion is an error of the backend and taken as not seen.",
         unit="m/s",
         within=(0.1, 1000.0),
     )
     max_turn_rate_rad_s: float = _setting(
         10.0,
-        "A faster turn is an error of the backend and refused. Also how fast heading uncertainty "
-        "may grow while LOST.",
+        "A faster turn is an error of the backend and taken as not seen.",
         unit="rad/s",
         within=(0.1, 100.0),
+    )
+    lost_speed_m_s: float = _setting(
+        2.0,
+        "Speed at which the position's standard deviation grows while nothing is seen of the "
+        "motion (LOST, gaps).",
+        unit="m/s",
+        within=(0.01, 100.0),
+    )
+    lost_turn_rate_rad_s: float = _setting(
+        0.5,
+        "Rate at which the heading's standard deviation grows meanwhile.",
+        unit="rad/s",
+        within=(0.01, 10.0),
     )
     zero_motion_px: float = _setting(
         0.3,

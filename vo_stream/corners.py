@@ -22,8 +22,18 @@ MIN_CORNER_RESPONSE = 2e-4
 sensor noise of 2 grey levels gives 0.5e-4."""
 
 IMAGE_NOISE = 4.0
-MIN_EXPOSURE_CHANGE = 2.0
+"""Standard deviation, in grey levels, between a patch and itself one frame later."""
 
+MIN_EXPOSURE_CHANGE = 2.0
+"""Change of the mean grey level from which on an image is brought to the other's exposure."""
+
+_EIGENVALUE_UNIT = 1024.0
+"""Squared grey levels per pixel squared in one unit of OpenCV's minimal eigenvalue (its Scharr
+derivatives are 32 times the gradient, and it divides by 2^20)."""
+
+_MIN_EIGENVALUE = 1e-6
+_MIN_CONTRAST = 1.0
+_GAIN_RANGE = (0.5, 2.0)
 _BLOCK_PX = 3
 _ITERATIONS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.02)
 
@@ -43,6 +53,12 @@ class CornerTracker:
     def track(
         self, before: Image, after: Image, pixels: Pixels, guess: Pixels | None = None
     ) -> tuple[Pixels, npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+        """Follow `pixels` of `before` into `after`, starting at `guess` where there is one.
+
+        Returns the (n, 2) pixels found; the (n,) mask of those that can be trusted, inside the
+        image and back at their start when tracked the other way; and the (n,) standard
+        deviations, in pixels, that image noise gives them on the texture they have.
+        """
         if len(pixels) == 0:
             return pixels, np.zeros(0, dtype=bool), np.zeros(0)
         start = pixels if guess is None else guess
@@ -53,7 +69,8 @@ class CornerTracker:
         height, width = after.shape
         inside = (there >= 0).all(axis=1) & (there <= [width - 1, height - 1]).all(axis=1)
         returned = np.abs(back - pixels).max(axis=1) < self.forward_backward_px
-        variance = IMAGE_NOISE**2 / (self.window_px**2 * 1024.0 * np.maximum(texture, 1e-6))
+        gradient = _EIGENVALUE_UNIT * np.maximum(texture, _MIN_EIGENVALUE)
+        variance = IMAGE_NOISE**2 / (self.window_px**2 * gradient)
         return there, found & found_back & inside & returned, np.sqrt(variance)
 
     def _flow(
@@ -99,7 +116,7 @@ def detect(image: Image, count: int, taken: Pixels, border_px: int) -> Pixels:
     row, column = np.divmod(np.arange(len(cells)), columns)
     x = border_px + column * cell + best % cell
     y = border_px + row * cell + best // cell
-    return np.stack([x, y], axis=1)[free].astype(np.float32)
+    return np.asarray(np.stack([x, y], axis=1)[free], dtype=np.float32)
 
 
 def same_exposure(image: Image, reference: Image) -> Image:
@@ -110,8 +127,8 @@ def same_exposure(image: Image, reference: Image) -> Image:
     (mean, std), (mean_ref, std_ref) = (
         (float(v[0, 0]) for v in cv2.meanStdDev(i[::4, ::4])) for i in (image, reference)
     )
-    if abs(mean_ref - mean) < MIN_EXPOSURE_CHANGE or std < 1.0:
+    if abs(mean_ref - mean) < MIN_EXPOSURE_CHANGE or std < _MIN_CONTRAST:
         return image
-    gain = float(np.clip(std_ref / std, 0.5, 2.0))
+    gain = float(np.clip(std_ref / std, *_GAIN_RANGE))
     levels = (np.arange(256) - mean) * gain + mean_ref
-    return cv2.LUT(image, np.clip(np.rint(levels), 0, 255).astype(np.uint8).ravel())
+    return np.asarray(cv2.LUT(image, np.clip(np.rint(levels), 0, 255).astype(np.uint8)))

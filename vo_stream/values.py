@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +49,8 @@ class Motion:
     `prev_from_curr`: motion of the camera since the previous frame, in the previous camera's
     optical frame (x right, y down, z forward); metres where the backend's spec says metric, else
     its own unit of length.
-    `std`: (6,) standard deviations of the twist (v in that unit, w in radians).
+    `std`: (6,) standard deviations of its error twist (v in that unit, w in radians), in the
+    current camera's frame: `true = prev_from_curr @ exp(error)`.
     `observed`: False where the images did not show the motion (dark, blank, no match); the motion
     is then a guess. `reason` says why, for the log; it is never parsed.
     """
@@ -76,9 +78,10 @@ class Estimate:
     `odom_from_camera`: pose of the optical frame in `odom`, the optical frame of the stream's
     first frame. `covariance`: (6, 6) of that pose's error twist (v, w) in the camera frame
     (`true = estimate @ exp(error)`). `metric`: whether lengths are metres.
-    `motion`: what was added to the pose; None where the frame was refused and nothing changed.
+    `motion`: what was added to the pose; None where nothing was (a first frame, LOST, refused).
     `session`: counts the stream's restarts; poses of different sessions do not compare.
     `reason`: why the status is not TRACKING or the frame was refused; for the log, never parsed.
+    `refused`: the frame could not be used; the state is as if it had not come.
     """
 
     stamp_ns: int
@@ -89,13 +92,17 @@ class Estimate:
     motion: Motion | None
     session: int
     reason: str = ""
+    refused: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "covariance", read_only(self.covariance))
 
 
-def read_only(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+
+def read_only(array: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
     """Return a view of `array` that refuses to be written to."""
-    view = array.view()
+    view = array[...]
     view.flags.writeable = False
     return view

@@ -76,9 +76,12 @@ REFILL = 0.75
 KEEP_IMAGE_S = 0.3
 """How long the last good image is kept for matching while new ones show nothing."""
 
-MIN_ROTATION_STD_RAD = 1e-5
-MIN_TRANSLATION_STD = 1e-4
-"""Floors of the standard deviations, radians and parts of the median depth."""
+COMMON_ERROR_PX = 0.2
+"""What calibration, rolling shutter and the like shift all corners by together: it does not
+average out, so no motion is known better."""
+
+COMMON_SCALE_ERROR = 0.02
+"""The same for a motion's length and direction, as a part of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,7 +183,7 @@ class GeometricNet:
             if supported.mean() < MIN_SUPPORT or supported.sum() < MIN_POINTS:
                 reason = "the corners agree on no motion"
                 return self._blind(image, pinhole, dt_s, state, predicted, reason)
-            motion = _motion(solution, state)
+            motion = _motion(solution, state, pinhole)
             state = _noise_learned(state, solution, supported)
             matches = replace(
                 matches, pixels=matches.pixels[supported], landmarks=solution.landmarks[supported]
@@ -253,8 +256,8 @@ class GeometricNet:
         rotation, parallax = rotation_between(matches.prev, matches.curr, pinhole.pixel)
         turn = SE3.from_rotation_translation(rotation.T, np.zeros(3))
         angle = float(np.median(parallax)) + state.noise_px * pinhole.pixel
-        turn_std = max(MIN_ROTATION_STD_RAD, angle / np.sqrt(len(parallax)))
-        std = np.concatenate([np.full(3, angle * state.depth), np.full(3, turn_std)])
+        std = np.repeat([angle * state.depth, angle / np.sqrt(len(parallax))], 3)
+        std = np.hypot(std, _common_std(turn, state.depth, pinhole))
         return Motion(state.camera_from_reported.inverse() @ turn, std)
 
     def _next(
@@ -373,13 +376,20 @@ def _supported(
     )
 
 
-def _motion(solution: Solution, state: GeometricState) -> Motion:
+def _motion(solution: Solution, state: GeometricState, pinhole: _Pinhole) -> Motion:
     """Return the motion with standard deviations from the residuals that are left."""
     covariance = np.linalg.inv(solution.information)
-    floor = np.repeat([MIN_TRANSLATION_STD * state.depth, MIN_ROTATION_STD_RAD], 3)
-    std = np.sqrt(np.maximum(np.diag(covariance), 0.0) + floor**2)
     image_from_camera = solution.curr_from_prev.inverse()
+    common = _common_std(image_from_camera, state.depth, pinhole)
+    std = np.sqrt(np.maximum(np.diag(covariance), 0.0) + common**2)
     return Motion(state.camera_from_reported.inverse() @ image_from_camera, std)
+
+
+def _common_std(motion: SE3, depth: float, pinhole: _Pinhole) -> Array:
+    """Return the (6,) standard deviations that no number of corners brings down."""
+    angle = COMMON_ERROR_PX * pinhole.pixel
+    length = COMMON_SCALE_ERROR * float(np.linalg.norm(motion.translation))
+    return np.repeat([np.hypot(angle * depth, length), angle], 3)
 
 
 def _noise_learned(

@@ -42,7 +42,8 @@ class Landmarks:
     """n landmarks `origin + direction / inverse_depth` in the frame of the newest camera.
 
     `origin`: (n, 3) where the camera was at the first sighting. `direction`: (n, 3) ray (x, y, 1)
-    of that sighting, as it lies now. `inverse_depth`: (n,) along that sighting's optical axis. `information`: (n,) inverse variance of the inverse depth; 0 where unknown.
+    of that sighting, as it lies now. `inverse_depth`: (n,) along that sighting's optical axis.
+    `information`: (n,) inverse variance of the inverse depth; 0 where it is a mere guess.
     `age`: (n,) frames since the first sighting.
     """
 
@@ -111,9 +112,10 @@ class Landmarks:
 class Solution:
     """The solve's answer.
 
-    `curr_from_prev`: the camera's motion; `information`: (6, 6) of its twist error (v, w) in the
-    new camera's frame; `landmarks`: the same landmarks, still in the old frame, better known; `errors`: (n,) their reprojection error in
-    standard deviations; `valid`: (n,) those in front of the camera and of positive depth.
+    `curr_from_prev`: the camera's motion. `information`: (6, 6) of its twist error (v, w) in the
+    new camera's frame. `landmarks`: the same ones, still in the old frame, better known.
+    `errors`: (n,) their reprojection errors in standard deviations. `valid`: (n,) those in front
+    of the camera.
     """
 
     curr_from_prev: SE3

@@ -21,6 +21,9 @@ SAME_TIME_NS = 1_000
 
 NANOSECONDS = 1_000_000_000
 
+MAX_STAMP_S = 9e9
+"""Stamps are 64-bit nanoseconds: they end in the year 2255."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trajectory:
@@ -72,11 +75,11 @@ def parse_stamp_ns(text: str) -> int:
     Raises ValueError where the text is no finite number.
     """
     whole, _, fraction = text.strip().partition(".")
+    seconds = float(text)
+    if not abs(seconds) < MAX_STAMP_S:
+        raise ValueError(f"{text!r} is no time in seconds")
     if whole.isdecimal() and (fraction.isdecimal() or not fraction):
         return int(whole) * NANOSECONDS + int(fraction[:9].ljust(9, "0"))
-    seconds = float(text)  # exponents, signs
-    if not abs(seconds) < 2**63 / NANOSECONDS:
-        raise ValueError(f"{text!r} is no time in seconds")
     return round(seconds * NANOSECONDS)
 
 

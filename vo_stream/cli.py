@@ -1,0 +1,172 @@
+"""The command `vo-stream`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+import vo_stream
+from vo_stream.config import Config, Setting, settings
+from vo_stream.errors import VoStreamError
+
+FilePath = click.Path(path_type=Path)
+
+
+class _Commands(click.Group):
+    """Turns the package's errors into one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VoStreamError as error:
+            _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"vo-stream: {' '.join(message.split())}", err=True)
+    sys.exit(2)
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one flag for each setting of the tree, and --config for a file of them."""
+    for setting in reversed(list(settings())):
+        option = click.option(
+            f"--{setting.key}",
+            _parameter(setting),
+            metavar=_metavar(setting),
+            help=f"{setting.help} [default: {setting.default!r}; {setting.allowed}]",
+        )
+        command = option(command)
+    help_text = "YAML file of settings, as for the ROS node; flags go before it."
+    return click.option("--config", "config_file", type=FilePath, help=help_text)(command)
+
+
+def _parameter(setting: Setting) -> str:
+    return setting.key.replace(".", "__")
+
+
+def _metavar(setting: Setting) -> str:
+    return "|".join(setting.choices) or setting.unit or setting.type.__name__.upper()
+
+
+def _config(config_file: Path | None, flags: dict[str, Any]) -> Config:
+    from vo_stream.replay.settings_file import read_settings
+
+    config = read_settings(config_file) if config_file else Config()
+    for setting in settings():
+        value = flags.get(_parameter(setting))
+        if value is not None:
+            config = config.replaced({setting.key: value}, "command line")
+    return config
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(vo_stream.__version__, prog_name="vo-stream")
+def main() -> None:
+    """Streaming visual odometry for robots with one camera."""
+    logging.basicConfig(format="vo-stream: %(levelname)s: %(message)s", level=logging.WARNING)
+
+
+@main.command()
+@click.argument("source", type=FilePath)
+@click.option("--out", type=FilePath, default=Path("out"), help="Folder for the results.")
+@click.option("--net", metavar="NAME", help="Motion backend; short for --net.backend.")
+@click.option("--topic", help="Image topic of a bag; short for --replay.topic.")
+@click.option("--calib", type=FilePath, help="Calibration file, in place of the recording's own.")
+@click.option("--limit", type=click.IntRange(min=1), help="Frames at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, nothing else.")
+@_with_settings
+def replay(
+    source: Path,
+    out: Path,
+    net: str | None,
+    topic: str | None,
+    calib: Path | None,
+    limit: int | None,
+    as_json: bool,
+    config_file: Path | None,
+    **flags: Any,
+) -> None:
+    """Run the odometry over a recording.
+
+    SOURCE is recognised by what it holds: a folder with images/ calib.json times.txt, KITTI
+    odometry, TUM RGB-D, EuRoC ASL, a video with --calib, a ROS 1 bag or a ROS 2 bag.
+    """
+    from vo_stream.net.backends import open_backend
+    from vo_stream.replay.progress import Progress
+    from vo_stream.replay.run import replay as run_replay
+    from vo_stream.replay.run import summary, write_results
+    from vo_stream.replay.sources import open_source
+    from vo_stream.track.odometer import Odometer
+
+    shorthands = {"net__backend": net, "replay__topic": topic}
+    config = _config(config_file, flags | {k: v for k, v in shorthands.items() if v is not None})
+    with open_source(
+        source,
+        topic=config.replay.topic,
+        camera_info_topic=config.replay.camera_info_topic,
+        rectified=config.replay.rectified,
+        calib=calib,
+    ) as recording:
+        backend = open_backend(config)
+        length = min(recording.length or sys.maxsize, limit or sys.maxsize)
+        total = None if length == sys.maxsize else length
+        with Progress(recording.name, total, shown=not as_json) as progress:
+            run = run_replay(
+                recording, Odometer(backend, config.track), backend.spec, config, limit, progress
+            )
+        backend.close()
+    files = write_results(out, run)
+    if as_json:
+        click.echo(json.dumps(summary(run)))
+        return
+    from vo_stream.replay.text import run_text
+
+    click.echo(run_text(run))
+    click.echo(f"report: {files['report.html'].resolve()}")
+
+
+@main.command()
+@click.argument("estimate", type=FilePath)
+@click.argument("groundtruth", type=FilePath)
+@click.option(
+    "--align",
+    type=click.Choice(["none", "se3", "sim3"]),
+    help="Show the errors after this alignment only.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, nothing else.")
+def evaluate(estimate: Path, groundtruth: Path, align: str | None, as_json: bool) -> None:
+    """Compare two trajectories in TUM format (timestamp tx ty tz qx qy qz qw)."""
+    from vo_stream.replay.metrics import evaluate as judge
+    from vo_stream.replay.text import metrics_text, only_alignment
+    from vo_stream.replay.trajectory import read_tum
+
+    metrics = judge(read_tum(estimate), read_tum(groundtruth)).as_dict()
+    if align:
+        metrics = only_alignment(metrics, align)
+    click.echo(json.dumps(metrics) if as_json else metrics_text(metrics))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, nothing else.")
+def doctor(as_json: bool) -> None:
+    """Say what runs on this machine, and what to install for the rest."""
+    from vo_stream.doctor import examine
+
+    findings = examine()
+    if as_json:
+        rows = [{"what": f.what, "ok": f.ok, "detail": f.detail} for f in findings]
+        click.echo(json.dumps(rows))
+        return
+    for finding in findings:
+        click.echo(f"{'ok' if finding.ok else '--'}  {finding.what:<20} {finding.detail}")
+
+
+if __name__ == "__main__":
+    main()

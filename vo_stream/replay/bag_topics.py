@@ -1,0 +1,75 @@
+"""Choosing among the topics of a bag."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vo_stream.errors import SourceError
+
+if TYPE_CHECKING:
+    from rosbags.interfaces import TopicInfo
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+
+_LISTED_TOPICS = 20
+
+
+def camera_info_beside(image_topic: str) -> str:
+    """Return where ROS drivers put the CameraInfo of an image topic: in the same namespace."""
+    return image_topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
+
+
+def chosen_topic(path: Path, topics: dict[str, TopicInfo], wanted: str) -> str:
+    """Return the wanted image topic, or the only one there is; raises SourceError."""
+    images = {
+        name: info
+        for name, info in topics.items()
+        if info.msgtype in (IMAGE, COMPRESSED_IMAGE) and not name.endswith("/compressedDepth")
+    }
+    if not images:
+        raise SourceError(f"{path}: has no image topic; it has {_listed(topics)}")
+    if wanted:
+        for name in (wanted, f"/{wanted}"):
+            if name in images:
+                return name
+        raise SourceError(f"{path}: has no image topic {wanted}; it has {_listed(images)}")
+    # Recorders also note topics that were announced and stayed silent.
+    candidates = [name for name, info in images.items() if info.msgcount] or list(images)
+    if len(candidates) > 1:
+        raise SourceError(f"{path}: choose an image topic with --topic: {_listed(images)}")
+    return candidates[0]
+
+
+def chosen_camera_info(
+    path: Path, topics: dict[str, TopicInfo], image_topic: str, wanted: str
+) -> str:
+    """Return the wanted CameraInfo topic, or the one beside the images; raises SourceError."""
+    infos = {name: info for name, info in topics.items() if info.msgtype == CAMERA_INFO}
+    beside = wanted or camera_info_beside(image_topic)
+    for name in (beside, f"/{beside}"):
+        if name in infos:
+            return name
+    beside = _printable(beside)
+    has = f"it has {_listed(infos)}; choose one" if infos else "it has none"
+    raise SourceError(f"{path}: has no CameraInfo on {beside}; {has} or give --calib FILE")
+
+
+def is_rectified(image_topic: str) -> bool:
+    """Return whether a topic's name says that its images are rectified (image_rect...)."""
+    name = image_topic.removesuffix("/compressed").rpartition("/")[2]
+    return name.startswith("image_rect")
+
+
+def _listed(topics: dict[str, TopicInfo]) -> str:
+    texts = []
+    for name, info in topics.items():
+        kind = (info.msgtype or "several types").rpartition("/")[2]
+        texts.append(_printable(f"{name} ({kind}, {info.msgcount})"))
+    return ", ".join(texts[:_LISTED_TOPICS] + ["..."] * (len(texts) > _LISTED_TOPICS)) or "none"
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else repr(name)

@@ -1,0 +1,269 @@
+"""ROS 1 and ROS 2 bags, read without ROS."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from vo_stream.camera import CameraModel
+from vo_stream.encodings import GreyImage, ImageError, grey_from_compressed, grey_from_raw
+from vo_stream.errors import ConfigError, SourceError
+from vo_stream.replay.bag_topics import (
+    CAMERA_INFO,
+    COMPRESSED_IMAGE,
+    chosen_camera_info,
+    chosen_topic,
+    is_rectified,
+)
+from vo_stream.replay.calibration import read_calibration
+from vo_stream.replay.trajectory import NANOSECONDS, Trajectory
+from vo_stream.values import Frame
+
+if TYPE_CHECKING:
+    from rosbags import rosbag1, rosbag2
+    from rosbags.interfaces import TopicInfo
+
+    Reader: TypeAlias = rosbag1.Reader | rosbag2.Reader
+
+BAG_SUFFIXES = (".bag", ".mcap", ".db3")
+
+MAGIC_BY_KIND = {
+    b"#ROSBAG V": "rosbag1",
+    b"\x89MCAP0\r\n": "rosbag2",
+    b"SQLite format 3\0": "rosbag2",
+}
+"""What the files begin with."""
+
+_MENDERS = {"rosbag1": "rosbag reindex", "rosbag2": "ros2 bag reindex or mcap recover"}
+
+_LIBRARY_ERRORS = (
+    ("apsw", "Error"),
+    ("sqlite3", "Error"),
+    ("compression.zstd", "ZstdError"),
+    ("backports.zstd", "ZstdError"),
+    ("zstandard", "ZstdError"),
+    ("ruamel.yaml.error", "YAMLError"),
+)
+"""Exceptions of libraries that rosbags uses, which ones depends on its version and Python's."""
+
+logger = logging.getLogger(__name__)
+
+
+class BagSource:
+    """A `sources.Source` of one image topic of a bag.
+
+    The stamp is that of the message's header; where the first image has none, it is the time of
+    recording for all. The camera is that of the latest CameraInfo, or the first for the images
+    before it. Raises SourceError.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        topic: str = "",
+        camera_info_topic: str = "",
+        rectified: bool = False,
+        calib: Path | None = None,
+    ) -> None:
+        self.name = path.resolve().name if path.is_dir() else path.resolve().stem
+        self.kind = kind
+        self.groundtruth: Trajectory | None = None
+        self.skipped: Counter[str] = Counter()
+        self._path = path
+        self._errors = _reading_errors()
+        self._reader, self._typestore = self._opened()
+        try:
+            topics = self._topics()
+            self._topic = chosen_topic(path, topics, topic)
+            self._rectified = rectified or is_rectified(self._topic)
+            self._connections = list(topics[self._topic].connections)
+            self.length: int | None = topics[self._topic].msgcount
+            if calib is not None:
+                self._camera = read_calibration(calib, rectified=self._rectified)
+            else:
+                info_topic = chosen_camera_info(path, topics, self._topic, camera_info_topic)
+                self._camera = self._first_camera(info_topic, topics[info_topic])
+                self._connections += topics[info_topic].connections
+        except SourceError:
+            self.close()
+            raise
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield the frames in the order of recording; bad images are skipped and counted."""
+        self.skipped.clear()
+        camera = self._camera
+        use_header: bool | None = None
+        for message_type, recorded_ns, message in self._messages(self._connections):
+            if message_type == CAMERA_INFO:
+                camera = self._updated(camera, message)
+                continue
+            stamp_ns = _header_ns(message)
+            if use_header is None:
+                use_header = stamp_ns != 0
+                if not use_header:
+                    why = "has no stamps: the times of recording are used"
+                    logger.warning("%s: %s %s", self._path, self._topic, why)
+            try:
+                image = _grey(message_type, message)
+            except ImageError as error:
+                self._skip(error.reason, f"{self._topic} at {stamp_ns} ns: {error}")
+                continue
+            yield Frame(stamp_ns if use_header else recorded_ns, image, camera)
+
+    def close(self) -> None:
+        """Close the bag."""
+        with suppress(*self._errors):  # it may be closed already, or not know how after damage
+            self._reader.close()
+
+    def __enter__(self) -> BagSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _opened(self) -> tuple[Reader, Any]:
+        """Open the bag, with ROS's own definitions of the three messages that are read."""
+        from rosbags import rosbag1, rosbag2
+        from rosbags.typesys import Stores, get_typestore
+
+        try:
+            if self.kind == "rosbag1":
+                reader: Reader = rosbag1.Reader(self._path)
+                typestore = get_typestore(Stores.ROS1_NOETIC)
+            else:
+                reader = rosbag2.Reader(self._path)
+                typestore = get_typestore(Stores.ROS2_JAZZY)
+            reader.open()
+        except self._errors as error:
+            raise SourceError(
+                f"{self._path}: cannot be read as a bag ({_why(error)}); one that was cut short "
+                f"can often be mended with {_MENDERS[self.kind]}"
+            ) from None
+        return reader, typestore
+
+    def _topics(self) -> dict[str, TopicInfo]:
+        try:
+            return self._reader.topics
+        except self._errors as error:
+            raise SourceError(
+                f"{self._path}: its list of topics is broken ({_why(error)})"
+            ) from None
+
+    def _messages(self, connections: list[Any]) -> Iterator[tuple[str, int, Any]]:
+        """Yield type, time of recording and message, until the end or where the bag is broken."""
+        raw_messages = iter(self._reader.messages(connections))
+        while True:
+            try:
+                connection, recorded_ns, raw = next(raw_messages)
+            except StopIteration:
+                return
+            except self._errors as error:
+                self._skip("broken bag", f"cannot be read any further ({_why(error)})")
+                return
+            try:
+                if self.kind == "rosbag1":
+                    message = self._typestore.deserialize_ros1(raw, connection.msgtype)
+                else:
+                    message = self._typestore.deserialize_cdr(raw, connection.msgtype)
+            except self._errors as error:
+                self._skip("broken message", f"{connection.topic}: broken message ({_why(error)})")
+                continue
+            yield connection.msgtype, recorded_ns, message
+
+    def _first_camera(self, topic: str, info: TopicInfo) -> CameraModel:
+        for _, _, message in self._messages(list(info.connections)):
+            try:
+                return _camera(message, self._rectified)
+            except ConfigError as error:
+                raise SourceError(f"{self._path}: {topic}: {error}; give --calib FILE") from None
+        raise SourceError(f"{self._path}: {topic} holds no CameraInfo; give --calib FILE")
+
+    def _updated(self, camera: CameraModel, message: Any) -> CameraModel:
+        try:
+            new = _camera(message, self._rectified)
+        except ConfigError as error:
+            self._skip("bad CameraInfo", f"CameraInfo not used, {error}")
+            return camera
+        return camera if new == camera else new  # whoever caches by identity keeps its cache
+
+    def _skip(self, reason: str, detail: str) -> None:
+        self.skipped[reason] += 1
+        logger.warning("%s: %s", self._path, detail)
+
+
+def _grey(message_type: str, message: Any) -> GreyImage:
+    if message_type == COMPRESSED_IMAGE:
+        return grey_from_compressed(message.data, message.format)
+    return grey_from_raw(
+        message.data,
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        bool(message.is_bigendian),
+    )
+
+
+def _camera(message: Any, rectified: bool) -> CameraModel:
+    if hasattr(message, "K"):  # ROS 1 wrote the letters of the formulas
+        d, k, p = message.D, message.K, message.P
+    else:
+        d, k, p = message.d, message.k, message.p
+    roi = message.roi
+    return CameraModel.from_camera_info(
+        message.width,
+        message.height,
+        message.distortion_model,
+        d.tolist(),
+        k.tolist(),
+        p.tolist(),
+        binning=(message.binning_x, message.binning_y),
+        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
+        rectified=rectified,
+    )
+
+
+def _header_ns(message: Any) -> int:
+    stamp = message.header.stamp
+    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+
+
+def _why(error: BaseException) -> str:
+    """Return an exception in one short line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _reading_errors() -> tuple[type[Exception], ...]:
+    """Return what rosbags and the libraries below it raise on damaged files, found by trying."""
+    from rosbags import rosbag1, rosbag2
+    from rosbags.serde import SerdeError
+    from rosbags.typesys import TypesysError
+
+    errors: list[type[Exception]] = [
+        rosbag1.ReaderError,
+        rosbag2.ReaderError,
+        SerdeError,
+        TypesysError,
+        struct.error,
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ]
+    for module, name in _LIBRARY_ERRORS:
+        with suppress(ImportError):
+            errors.append(getattr(importlib.import_module(module), name))
+    return tuple(errors)

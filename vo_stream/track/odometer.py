@@ -1,0 +1,288 @@
+"""The heart: from one frame to the next pose."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from vo_stream.camera import CameraModel, Rectifier
+from vo_stream.config import TrackConfig
+from vo_stream.errors import ConfigError
+from vo_stream.net.stepnet import NetState, StepNet
+from vo_stream.se3 import SE3, Array
+from vo_stream.track.status import Tracking
+from vo_stream.track.zero_motion import SETTLE_NS, Rest
+from vo_stream.values import Estimate, Frame, Motion, Status
+
+Image: TypeAlias = npt.NDArray[np.uint8]
+Rays: TypeAlias = npt.NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
+
+NANOSECONDS = 1e9
+
+FIRST_STD = 1e-3
+"""Standard deviation of the first pose, metres and radians: it defines the frame, but a
+covariance of zero is refused by filters."""
+
+REST_STD = 1e-5
+"""Standard deviation of a step at rest, metres and radians."""
+
+MAX_STD = np.array([1e4, 1e4, 1e4, np.pi, np.pi, np.pi])
+"""Uncertainty ends here, metres and radians: a camera lost for long must not overflow."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamState:
+    """Everything that survives from frame to frame. Replaced whole, once a step.
+
+    Fields as in `Estimate`; `net` is the backend's memory, `rest` the picture that stillness is
+    judged by.
+    """
+
+    session: int
+    stamp_ns: int
+    camera: CameraModel
+    odom_from_camera: SE3
+    covariance: Array
+    tracking: Tracking
+    net: NetState
+    rest: Rest
+
+
+@dataclass(slots=True)
+class StageTimes:
+    """How long the last step took, in milliseconds."""
+
+    rectify: float = 0.0
+    net: float = 0.0
+    step: float = 0.0
+
+
+class Odometer:
+    """Turns frames into estimates: `step` once for each, in order of arrival.
+
+    A step is a transaction: whatever fails before its last line leaves the state as it was, so
+    the next frame goes on from there. Bad input never raises: it comes back as a status.
+    """
+
+    def __init__(self, net: StepNet, config: TrackConfig) -> None:
+        self.times = StageTimes()
+        self._net = net
+        self._config = config
+        self._state: StreamState | None = None
+        self._sessions = 0
+        self._rectifier: Rectifier | None = None
+
+    def reset(self) -> None:
+        """Forget the stream; the next frame starts a new session at the origin."""
+        self._state = None
+
+    def step(self, frame: Frame) -> Estimate:
+        """Take in a frame and return the estimate of its pose.
+
+        Exceptions are bugs, or a backend that broke (NetError); the state is then unchanged.
+        """
+        began = time.perf_counter()
+        self.times = StageTimes()
+        state = self._state
+        refusal = self._refusal(frame, state)
+        if refusal:
+            return self._refused(frame, state, refusal)
+        if state is None or self._turned_back(frame, state):
+            following, estimate = self._begin(frame)
+        elif self._interrupted(frame, state):
+            following, estimate = self._resume(frame, state)
+        else:
+            following, estimate = self._advance(frame, state)
+        if (
+            estimate.status is not Status.TRACKING
+            and state
+            and state.tracking != following.tracking
+        ):
+            logger.info("%s: %s", estimate.status.value, estimate.reason)
+        self.times.step = _milliseconds_since(began)
+        self._state = following
+        return estimate
+
+    def _refusal(self, frame: Frame, state: StreamState | None) -> str:
+        """Return why the frame cannot be used; empty where it can."""
+        if frame.image.ndim != 2 or frame.image.dtype != np.uint8:
+            return f"the image is {frame.image.dtype} {frame.image.shape}, not uint8 grey"
+        height, width = frame.image.shape
+        if (width, height) != frame.camera.size:
+            calibrated = "{}x{}".format(*frame.camera.size)
+            return f"the image is {width}x{height}, its calibration is for {calibrated}"
+        if state is not None and not self._turned_back(frame, state):
+            if frame.stamp_ns == state.stamp_ns:
+                return "the stamp is the previous one's"
+            if frame.stamp_ns < state.stamp_ns:
+                late_ms = (state.stamp_ns - frame.stamp_ns) / 1e6
+                return f"the stamp is {late_ms:.1f} ms older than the previous one's"
+        if self._rectifier is None or self._rectifier.source != frame.camera:
+            try:
+                self._rectifier = Rectifier(
+                    frame.camera, self._net.spec.input_size(frame.camera.size)
+                )
+            except ConfigError as error:
+                return str(error)
+        return ""
+
+    def _turned_back(self, frame: Frame, state: StreamState) -> bool:
+        back_ns = self._config.max_backwards_s * NANOSECONDS
+        return frame.stamp_ns < state.stamp_ns - back_ns
+
+    def _interrupted(self, frame: Frame, state: StreamState) -> str:
+        """Return why the backend must start anew; empty where it can go on."""
+        gap_s = (frame.stamp_ns - state.stamp_ns) / NANOSECONDS
+        if gap_s > self._config.max_gap_s:
+            return f"a gap of {gap_s:.2f} s"
+        return "the camera's calibration changed" if frame.camera != state.camera else ""
+
+    def _begin(self, frame: Frame) -> tuple[StreamState, Estimate]:
+        """Start a session: this frame's optical frame is the origin of odom."""
+        self._sessions += 1
+        net, rest = self._start_net(frame)
+        state = StreamState(
+            session=self._sessions,
+            stamp_ns=frame.stamp_ns,
+            camera=frame.camera,
+            odom_from_camera=SE3.identity(),
+            covariance=FIRST_STD**2 * np.eye(6),
+            tracking=Tracking(),
+            net=net,
+            rest=rest,
+        )
+        reason = "first frame" if self._sessions == 1 else "a new session"
+        return state, self._estimate(state, None, reason)
+
+    def _resume(self, frame: Frame, state: StreamState) -> tuple[StreamState, Estimate]:
+        """Go on from the old pose with a backend that starts anew."""
+        reason = self._interrupted(frame, state)
+        net, rest = self._start_net(frame)
+        dt_s = (frame.stamp_ns - state.stamp_ns) / NANOSECONDS
+        following = replace(
+            state,
+            stamp_ns=frame.stamp_ns,
+            camera=frame.camera,
+            covariance=self._unseen(state, dt_s),
+            tracking=Tracking(),
+            net=net,
+            rest=rest,
+        )
+        return following, self._estimate(following, None, f"started anew after {reason}")
+
+    def _advance(self, frame: Frame, state: StreamState) -> tuple[StreamState, Estimate]:
+        """Add the motion since the previous frame."""
+        dt_s = (frame.stamp_ns - state.stamp_ns) / NANOSECONDS
+        image, rays = self._rectified(frame)
+        motion, net = self._timed_step(image, rays, dt_s, state.net)
+        fault = self._fault(motion, dt_s)
+        if fault or motion is None:  # the backend's memory may be spoiled with it
+            _, net = self._net.step(image, rays, 0.0, self._net.start())
+            motion = Motion(SE3.identity(), np.full(6, FIRST_STD), observed=False, reason=fault)
+        rest = state.rest if self._still(image, state) else Rest.at(frame.stamp_ns, image)
+        if rest is state.rest and frame.stamp_ns - rest.stamp_ns >= SETTLE_NS:
+            motion = Motion(SE3.identity(), np.full(6, REST_STD), reason="at rest")
+        tracking = state.tracking.after(dt_s, motion.observed, self._config.max_coast_s)
+        following = replace(state, stamp_ns=frame.stamp_ns, tracking=tracking, net=net, rest=rest)
+        if tracking.status is Status.LOST:
+            following = replace(following, covariance=self._unseen(state, dt_s))
+            return following, self._estimate(following, None, motion.reason)
+        moved = motion.prev_from_curr.inverse().transport(state.covariance)
+        following = replace(
+            following,
+            odom_from_camera=state.odom_from_camera @ motion.prev_from_curr,
+            covariance=_bounded(moved + np.diag(motion.std**2)),
+        )
+        return following, self._estimate(following, motion, motion.reason)
+
+    def _rectified(self, frame: Frame) -> tuple[Image, Rays]:
+        assert self._rectifier is not None
+        began = time.perf_counter()
+        image = self._rectifier(frame.image)
+        self.times.rectify = _milliseconds_since(began)
+        return image, self._rectifier.rays
+
+    def _timed_step(
+        self, image: Image, rays: Rays, dt_s: float, state: NetState
+    ) -> tuple[Motion | None, NetState]:
+        began = time.perf_counter()
+        result = self._net.step(image, rays, dt_s, state)
+        self.times.net = _milliseconds_since(began)
+        return result
+
+    def _start_net(self, frame: Frame) -> tuple[NetState, Rest]:
+        image, rays = self._rectified(frame)
+        _, net = self._timed_step(image, rays, 0.0, self._net.start())
+        return net, Rest.at(frame.stamp_ns, image)
+
+    def _still(self, image: Image, state: StreamState) -> bool:
+        threshold = self._config.zero_motion_px
+        return threshold > 0.0 and state.rest.holds(image, threshold)
+
+    def _fault(self, motion: Motion | None, dt_s: float) -> str:
+        """Return why a backend's motion cannot be true; empty where it can."""
+        if motion is None:
+            return "the backend gave no motion"
+        if not motion.is_finite:
+            return "the backend's motion is not finite"
+        speed = float(np.linalg.norm(motion.prev_from_curr.translation)) / dt_s
+        if speed > self._config.max_speed_m_s:
+            return f"the backend's motion is too fast: {speed:.0f} m/s"
+        turn_rate = motion.prev_from_curr.angle / dt_s
+        if turn_rate > self._config.max_turn_rate_rad_s:
+            return f"the backend's turn is too fast: {turn_rate:.1f} rad/s"
+        return ""
+
+    def _unseen(self, state: StreamState, dt_s: float) -> Array:
+        """Return the covariance after `dt_s` seconds of which nothing is known.
+
+        The unknown speed is taken as constant, so that the standard deviation grows with time.
+        """
+        blind_s = state.tracking.blind_s
+        squares = (blind_s + dt_s) ** 2 - blind_s**2
+        speed, turn = self._config.lost_speed_m_s, self._config.lost_turn_rate_rad_s
+        return _bounded(state.covariance + squares * np.diag([speed**2] * 3 + [turn**2] * 3))
+
+    def _estimate(self, state: StreamState, motion: Motion | None, reason: str) -> Estimate:
+        return Estimate(
+            stamp_ns=state.stamp_ns,
+            status=state.tracking.status,
+            odom_from_camera=state.odom_from_camera,
+            covariance=state.covariance,
+            metric=self._net.spec.metric,
+            motion=motion,
+            session=state.session,
+            reason=reason,
+        )
+
+    def _refused(self, frame: Frame, state: StreamState | None, reason: str) -> Estimate:
+        """Answer a frame that changes nothing with the pose as it is."""
+        logger.warning("frame refused: %s", reason)
+        return Estimate(
+            stamp_ns=frame.stamp_ns,
+            status=state.tracking.status if state else Status.INITIALIZING,
+            odom_from_camera=state.odom_from_camera if state else SE3.identity(),
+            covariance=state.covariance if state else FIRST_STD**2 * np.eye(6),
+            metric=self._net.spec.metric,
+            motion=None,
+            session=state.session if state else self._sessions,
+            reason=reason,
+            refused=True,
+        )
+
+
+def _bounded(covariance: Array) -> Array:
+    """Scale a covariance down, axis by axis, to at most `MAX_STD`; keeps it symmetric, positive."""
+    shrink = np.minimum(1.0, MAX_STD / np.sqrt(np.diag(covariance)))
+    return np.asarray(covariance * np.outer(shrink, shrink))
+
+
+def _milliseconds_since(began: float) -> float:
+    return 1e3 * (time.perf_counter() - began)
