@@ -44,12 +44,13 @@ setup(
         "numpy>=1.26",
         "opencv-python-headless>=4.9",
         "pyyaml>=6.0.1",
-        "rosbags>=0.10",
+        "rosbags>=0.11.6",
         "tqdm>=4.66",
         "transforms3d>=0.4.2",
     ],
     extras_require={
         "test": [
+            "click>=8.2",
             "colcon-common-extensions>=0.3",
             "colcon-ros>=0.5",
             "hypothesis>=6.100",
@@ -58,6 +59,7 @@ setup(
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.5",
             "ruff>=0.8",
+            "setuptools>=70.1",
             "types-PyYAML",
             "types-tqdm",
         ],

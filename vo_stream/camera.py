@@ -70,7 +70,7 @@ class CameraModel:
         if model not in DISTORTION_COUNTS and any(distortion):
             known = ", ".join(DISTORTION_COUNTS)
             raise ConfigError(f"distortion model {model!r} is not supported; use one of: {known}")
-        if not any(distortion):
+        if not any(distortion) and not (model == "equidistant" and distortion):
             model, distortion = "none", ()
         if len(distortion) not in DISTORTION_COUNTS[model]:
             takes = " or ".join(map(str, DISTORTION_COUNTS[model]))
@@ -136,6 +136,7 @@ class CameraModel:
         p = np.asarray(points, dtype=np.float64)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             plane = np.where(p[..., 2:] > 0.0, p[..., :2] / p[..., 2:], np.nan)
+            plane[np.hypot(plane[..., 0], plane[..., 1]) > self._fold()] = np.nan
             distorted = self._distort(plane)
         pixels = distorted * [self.fx, self.fy] + [self.cx, self.cy]
         return np.asarray(pixels, dtype=np.float64)
@@ -176,6 +177,27 @@ class CameraModel:
         t2 = theta * theta
         return np.asarray(theta * (1.0 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4)))))
 
+    def _fold(self) -> float:
+        """Return the distance from the axis, on the plane z = 1, where the distortion turns back.
+
+        A lens does not: beyond it the polynomial says nothing. Infinite where it never does.
+        """
+        if self.distortion_model == "none":
+            return math.inf
+        if self.distortion_model == "equidistant":  # in the square of the angle
+            slopes = [np.polynomial.Polynomial([1.0, *np.multiply(self.distortion, (3, 5, 7, 9))])]
+        else:  # in the square of the distance
+            k1, k2, _, _, k3, k4, k5, k6 = (*self.distortion, 0.0, 0.0, 0.0, 0.0)[:8]
+            n, d = (np.polynomial.Polynomial([1.0, *k]) for k in ((k1, k2, k3), (k4, k5, k6)))
+            s = np.polynomial.Polynomial([0.0, 2.0])
+            slopes = [(n + s * n.deriv()) * d - s * n * d.deriv(), d]
+        roots = np.concatenate([slope.trim().roots() for slope in slopes])
+        real = roots.real[(abs(roots.imag) < 1e-9) & (roots.real > 0.0)]
+        nearest = math.sqrt(min(real, default=math.inf))
+        if self.distortion_model == "equidistant":
+            return math.tan(nearest) if nearest < 0.5 * math.pi else math.inf
+        return nearest
+
     def _undistort(self, target: Array) -> Array:
         """Invert `_distort` by Newton's method; NaN where it does not arrive."""
         if self.distortion_model == "none":
@@ -200,6 +222,7 @@ class CameraModel:
             # A fold of the distortion has a second, mirrored solution: it is not the lens's.
             missed = np.abs(self._distort(plane) - target).max(axis=-1) > _INVERSE_TOLERANCE
             missed |= (determinant <= 0.0) | ~np.isfinite(plane).all(axis=-1)
+            missed |= np.hypot(plane[..., 0], plane[..., 1]) > self._fold()
         plane[missed] = np.nan
         return np.asarray(plane)
 
@@ -247,9 +270,14 @@ def _pinhole_inside(source: CameraModel, size: tuple[int, int]) -> CameraModel:
     left, right = (_rays_x(source, np.full_like(edge_v, u), edge_v, 0) for u in edge_u[[0, -1]])
     top, bottom = (_rays_x(source, edge_u, np.full_like(edge_u, v), 1) for v in edge_v[[0, -1]])
     limit = math.tan(MAX_HALF_FOV_RAD)
-    x0, x1 = max(-limit, *left), min(limit, *right)
-    y0, y1 = max(-limit, *top), min(limit, *bottom)
+    x0, x1 = max([-limit, *left]), min([limit, *right])
+    y0, y1 = max([-limit, *top]), min([limit, *bottom])
     if not (x0 < x1 and y0 < y1):
+        raise ConfigError(
+            f"the {source.distortion_model} distortion leaves no usable view: check the calibration"
+        )
+    corners = source.project([(x, y, 1.0) for x in (x0, x1) for y in (y0, y1)])
+    if not (np.abs(2.0 * corners - [width - 1, height - 1]) <= [width + 1, height + 1]).all():
         raise ConfigError(
             f"the {source.distortion_model} distortion leaves no usable view: check the calibration"
         )

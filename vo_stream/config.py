@@ -8,7 +8,6 @@ reads no file; whoever reads one passes its name on as `where` for the messages.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -53,7 +52,7 @@ class Setting(NamedTuple):
             ok = parsed in self.choices
         if ok and isinstance(parsed, (int, float)) and self.minimum is not None:
             assert self.maximum is not None
-            ok = math.isfinite(parsed) and self.minimum <= parsed <= self.maximum
+            ok = self.minimum <= parsed <= self.maximum  # nan is neither
         if not ok:
             raise ConfigError(f"{where}: {self.key}: {value!r} is not {self.allowed}")
         return parsed
@@ -277,7 +276,7 @@ def _converted(value: object, to: type) -> object | None:
         return None
     try:
         return int(value) if to is int and not isinstance(value, float) else _number(value, to)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -46,7 +46,9 @@ def examine() -> list[Finding]:
     ]
     for module in LIBRARIES:
         version = _version(module)
-        findings.append(Finding(module, bool(version), version or f"missing: pip install {module}"))
+        package = _DISTRIBUTIONS.get(module, (module,))[0]
+        remedy = f"missing: pip install {package}"
+        findings.append(Finding(module, bool(version), version or remedy))
     for module, remedy in OPTIONAL.items():
         version = _version(module)
         findings.append(Finding(module, bool(version), version or f"not installed: {remedy}"))

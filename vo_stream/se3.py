@@ -51,10 +51,10 @@ class SE3:
         values = np.array(self.wxyz_xyz, dtype=np.float64)
         if values.shape != (7,):
             raise ValueError(f"SE3 takes 7 numbers (wxyz, xyz), not shape {values.shape}")
-        norm = math.sqrt(float(values[:4] @ values[:4]))
+        norm = math.hypot(*values[:4])
         if norm == 0.0:
             raise ValueError("a quaternion of zeros is no rotation")
-        values[:4] /= norm
+        values[:4] = values[:4] / norm if math.isfinite(norm) else math.nan
         values.flags.writeable = False
         object.__setattr__(self, "wxyz_xyz", values)
 
@@ -90,10 +90,10 @@ class SE3:
         xi = np.asarray(twist, dtype=np.float64)
         v, w = xi[:3], xi[3:]
         angle = float(np.linalg.norm(w))
-        a, b, c = _coefficients(angle)
+        _, b, c = _coefficients(angle)
         k = skew(w)
         k2 = k @ k
-        rotation_half = 0.5 * a if angle < _SMALL_ANGLE_RAD else math.sin(0.5 * angle) / angle
+        rotation_half = 0.5 * _coefficients(0.5 * angle)[0]
         quaternion = np.concatenate([[math.cos(0.5 * angle)], rotation_half * w])
         return SE3(np.concatenate([quaternion, v + b * (k @ v) + c * (k2 @ v)]))
 
@@ -117,8 +117,8 @@ class SE3:
         """The (3,) rotation vector in radians, its length at most pi."""
         q = self.wxyz_xyz[:4] if self.wxyz_xyz[0] >= 0.0 else -self.wxyz_xyz[:4]
         sine = float(np.linalg.norm(q[1:]))
-        if sine < 0.5 * _SMALL_ANGLE_RAD:
-            return np.asarray(2.0 * q[1:], dtype=np.float64)
+        if sine == 0.0:
+            return np.zeros(3) + q[1:]
         return np.asarray(2.0 * math.atan2(sine, float(q[0])) / sine * q[1:], dtype=np.float64)
 
     @property

@@ -12,6 +12,9 @@ import numpy.typing as npt
 from vo_stream.camera import CameraModel
 from vo_stream.se3 import SE3, Array
 
+NANOSECONDS = 1_000_000_000
+"""In a second. Time is integer nanoseconds everywhere."""
+
 
 class Status(Enum):
     """How far an estimate can be trusted. One state machine, in `track/status.py`, sets it."""

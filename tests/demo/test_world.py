@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from vo_stream.camera import CameraModel
-from vo_stream.errors import SourceError
 from vo_stream.demo import paths as paths
 from vo_stream.demo.render import NO_SURFACE, Rendering
 from vo_stream.demo.world import NOISE_GREY, WORLDS, World, render_demo, scaled
+from vo_stream.errors import SourceError
 from vo_stream.se3 import SE3, Array
 
 SMALL = {"street": (620, 188), "room": (320, 240)}

@@ -10,15 +10,14 @@ import cv2
 import numpy as np
 
 from vo_stream.camera import CameraModel
-from vo_stream.errors import SourceError
 from vo_stream.demo import paths as paths
 from vo_stream.demo.furniture import room_scene
 from vo_stream.demo.houses import street_scene
 from vo_stream.demo.render import Rendering, Scene
 from vo_stream.demo.ripmap import Floats, Image
-from vo_stream.replay.trajectory import NANOSECONDS
+from vo_stream.errors import SourceError
 from vo_stream.se3 import SE3
-from vo_stream.values import Frame
+from vo_stream.values import NANOSECONDS, Frame
 
 STREET_CAMERA = CameraModel(1241, 376, 700.0, 700.0, 620.0, 187.5)
 ROOM_CAMERA = CameraModel(640, 480, 460.0, 460.0, 319.5, 239.5)

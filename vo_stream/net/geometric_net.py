@@ -13,16 +13,19 @@ import numpy.typing as npt
 
 from vo_stream.config import GeometricConfig
 from vo_stream.corners import CornerTracker, Image, Pixels, detect
-from vo_stream.net.landmarks import Landmarks, Solution, solve, step_length
-from vo_stream.net.stepnet import NetSpec, NetState
-from vo_stream.net.two_view import (
-    MIN_POINTS,
-    TwoView,
-    epipolar_distance,
-    essential_motion,
-    median_depth,
-    rotation_between,
+from vo_stream.net.landmarks import Landmarks, Solution
+from vo_stream.net.motion_solver import (
+    BEST_DEPTH_STD,
+    MIN_SCALE_INFORMATION,
+    MIN_SUPPORT,
+    Matches,
+    is_contradicted,
+    scale_information,
+    solve_motion,
+    supported_by,
 )
+from vo_stream.net.stepnet import NetSpec, NetState
+from vo_stream.net.two_view import MIN_POINTS, essential_motion, rotation_between
 from vo_stream.se3 import SE3, Array
 from vo_stream.values import Motion
 
@@ -43,32 +46,6 @@ DRIFT_PER_FRAME = 0.1
 
 FORGET = 0.9
 """Share of what is known of a landmark's depth that still holds a frame later."""
-
-MIN_PARALLAX_PX = 1.0
-"""With a smaller median parallax two views show a rotation only."""
-
-MIN_SCALE_INFORMATION = 200.0
-"""Summed over landmarks, inverse squared relative depth error below which there is no scale: it
-would be known to 7 % at best."""
-
-BEST_DEPTH_STD = 0.1
-"""No landmark counts for more than one whose depth is known to this part of it."""
-
-NO_GAUGE = np.zeros((6, 6))
-GAUGE_STD = 0.01
-"""How tightly a new scale is held while its first depths are found, as a part of it."""
-
-OUTLIER = 5.0
-"""Reprojection error, in standard deviations, beyond which a landmark is dropped."""
-
-BEHIND = 2.0
-"""A depth this many standard deviations behind the camera is wrong."""
-
-GOOD_SUPPORT = 0.8
-"""Share of the matches that must agree with a motion before it is taken without trying another."""
-
-MIN_SUPPORT = 0.5
-"""With less support than this the landmarks are wrong and the scale is started anew."""
 
 REFILL = 0.75
 """New corners are looked for when this share of the last lot is left."""
@@ -105,6 +82,7 @@ class GeometricState:
     age_s: float = 0.0
     depth: float = FIRST_DEPTH
     noise_px: float = FIRST_NOISE_PX
+    doubts: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,18 +107,6 @@ class _Pinhole:
     def plane(self, pixels: Pixels) -> Array:
         """Return the points on the plane z = 1 of (n, 2) pixels."""
         return np.asarray((pixels - self.centre) / self.focal, dtype=np.float64)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Matches:
-    """Corners followed from the last good image into the new one: n of each."""
-
-    pixels: Pixels
-    prev: Array
-    curr: Array
-    landmarks: Landmarks
-    noise: Array
-    two_view: TwoView
 
 
 class GeometricNet:
@@ -175,24 +141,26 @@ class GeometricNet:
         matches = self._match(image, pinhole, state, predicted)
         if matches is None:
             return self._blind(image, pinhole, dt_s, state, predicted, "too few corners match")
-        solution = self._solve(matches, pinhole, state, predicted)
+        solution = solve_motion(matches, predicted, state.depth, state.doubts)
         if solution is None:
             motion = self._rotation_only(matches, pinhole, state)
         else:
-            supported = _supported(solution, matches, pinhole, self._config.epipolar_px)
-            if supported.mean() < MIN_SUPPORT or supported.sum() < MIN_POINTS:
+            support = supported_by(solution, matches)
+            if support.mean() < MIN_SUPPORT or support.sum() < MIN_POINTS:
                 reason = "the corners agree on no motion"
                 return self._blind(image, pinhole, dt_s, state, predicted, reason)
             motion = _motion(solution, state, pinhole)
-            state = _noise_learned(state, solution, supported)
+            doubted = is_contradicted(solution, matches)
+            state = replace(state, doubts=state.doubts + 1 if doubted else 0)
+            state = _noise_learned(state, solution, support)
             matches = replace(
-                matches, pixels=matches.pixels[supported], landmarks=solution.landmarks[supported]
+                matches, pixels=matches.pixels[support], landmarks=solution.landmarks[support]
             )
         return motion, self._next(image, pinhole, dt_s, state, matches, motion)
 
     def _match(
         self, image: Image, pinhole: _Pinhole, state: GeometricState, predicted: SE3
-    ) -> _Matches | None:
+    ) -> Matches | None:
         """Follow the corners and keep those that one rigid motion explains."""
         assert state.image is not None
         guess = _expected_pixels(state, predicted, pinhole)
@@ -216,42 +184,18 @@ class GeometricNet:
         landmarks = state.landmarks[good][keep]
         drift = 1.0 + DRIFT_PER_FRAME * landmarks.age
         noise = np.sqrt(state.noise_px**2 * drift + noise_px[good][keep] ** 2) * pinhole.pixel
-        return _Matches(pixels[good][keep], prev[keep], curr[keep], landmarks, noise, two_view)
+        return Matches(
+            pixels[good][keep],
+            prev[keep],
+            curr[keep],
+            landmarks,
+            noise,
+            two_view,
+            pinhole.pixel,
+            self._config.epipolar_px,
+        )
 
-    def _solve(
-        self, matches: _Matches, pinhole: _Pinhole, state: GeometricState, predicted: SE3
-    ) -> Solution | None:
-        """Find pose and depths; None where there is neither a scale nor parallax to start one."""
-        landmarks, two_view = matches.landmarks, matches.two_view
-        best = None
-        if _scale_information(landmarks) >= MIN_SCALE_INFORMATION:
-            length = step_length(landmarks, matches.curr, two_view.curr_from_prev(1.0))
-            for start in (predicted.inverse(), two_view.curr_from_prev(length)):
-                solution = solve(landmarks, matches.curr, matches.noise, start, NO_GAUGE)
-                supported = _supported(solution, matches, pinhole, self._config.epipolar_px)
-                if best is None or supported.sum() > best[0].sum():
-                    best = supported, solution
-                if best[0].mean() >= GOOD_SUPPORT:
-                    return best[1]
-            assert best is not None
-            if best[0].mean() >= MIN_SUPPORT:
-                return best[1]
-        _, parallax = rotation_between(matches.prev, matches.curr, pinhole.pixel)
-        if np.median(parallax) < MIN_PARALLAX_PX * pinhole.pixel:
-            return None if best is None else best[1]
-        return self._new_scale(matches, state)
-
-    def _new_scale(self, matches: _Matches, state: GeometricState) -> Solution:
-        """Start the scale from two views: the scene's median depth is what it was."""
-        depth = median_depth(matches.prev, matches.curr, matches.two_view)
-        start = matches.two_view.curr_from_prev(state.depth / depth)
-        landmarks = Landmarks.first_seen(matches.prev, 1.0 / state.depth)
-        along = start.translation / (GAUGE_STD * float(start.translation @ start.translation))
-        gauge = np.zeros((6, 6))
-        gauge[:3, :3] = np.outer(along, along)
-        return solve(landmarks, matches.curr, matches.noise, start, gauge)
-
-    def _rotation_only(self, matches: _Matches, pinhole: _Pinhole, state: GeometricState) -> Motion:
+    def _rotation_only(self, matches: Matches, pinhole: _Pinhole, state: GeometricState) -> Motion:
         """Return a turn without a step; the step's bound is what parallax there was."""
         rotation, parallax = rotation_between(matches.prev, matches.curr, pinhole.pixel)
         turn = SE3.from_rotation_translation(rotation.T, np.zeros(3))
@@ -266,7 +210,7 @@ class GeometricNet:
         pinhole: _Pinhole,
         dt_s: float,
         state: GeometricState,
-        matches: _Matches,
+        matches: Matches,
         motion: Motion,
     ) -> GeometricState:
         """Return the state after a motion that was seen."""
@@ -278,7 +222,7 @@ class GeometricNet:
         )
         depth = state.depth
         known = landmarks.relative_std < 1.0
-        if _scale_information(landmarks) >= MIN_SCALE_INFORMATION:
+        if scale_information(landmarks) >= MIN_SCALE_INFORMATION:
             depth = float(np.median(landmarks.points()[known, 2] / landmarks.inverse_depth[known]))
         following = replace(
             state,
@@ -353,27 +297,6 @@ def _expected_pixels(state: GeometricState, predicted: SE3, pinhole: _Pinhole) -
     pixels = plane * pinhole.focal + pinhole.centre
     inside = (pixels >= 0).all(axis=1) & (pixels <= [width - 1, height - 1]).all(axis=1)
     return np.where((in_front & inside)[:, None], pixels, state.pixels).astype(np.float32)
-
-
-def _scale_information(landmarks: Landmarks) -> float:
-    """Return how well the landmarks know the scale: its inverse squared relative error."""
-    relative = np.maximum(landmarks.relative_std, BEST_DEPTH_STD)
-    return float((1.0 / relative**2).sum())
-
-
-def _supported(
-    solution: Solution, matches: _Matches, pinhole: _Pinhole, epipolar_px: float
-) -> npt.NDArray[np.bool_]:
-    """Return which matches agree with a solution: landmark, depth's sign and two-view geometry."""
-    landmarks = solution.landmarks
-    std = 1.0 / np.sqrt(np.maximum(landmarks.information, 1e-12))
-    distance = epipolar_distance(matches.prev, matches.curr, solution.curr_from_prev)
-    return np.asarray(
-        solution.valid
-        & (solution.errors < OUTLIER)
-        & (landmarks.inverse_depth > -BEHIND * std)
-        & (distance < 2.0 * epipolar_px * pinhole.pixel)
-    )
 
 
 def _motion(solution: Solution, state: GeometricState, pinhole: _Pinhole) -> Motion:

@@ -20,6 +20,9 @@ from vo_stream.se3 import SE3, Array, rotation_from_vector
 
 Mask = npt.NDArray[np.bool_]
 
+SHARED_NOISE = 0.5
+"""Share of a sighting's noise that it has in common with the landmark's other sightings."""
+
 ITERATIONS = 8
 HUBER = 1.5
 """Error, in standard deviations, beyond which a sighting counts less."""
@@ -176,13 +179,16 @@ def solve(
     a = h_cross * inv_h[:, None]
     variance_rho = inv_h + np.einsum("ni,ij,nj->n", a, np.linalg.inv(system), a)
     known = np.where(h_depth > 0.0, 1.0 / variance_rho, 0.0)
+    # ... nor can repeating a sighting tell more than its noise that stays the same allows.
+    limit = (d * d).sum(axis=1) / (SHARED_NOISE**2 * variance)
+    known = np.minimum(known, np.maximum(prior, limit))
     result = Landmarks(landmarks.origin, landmarks.direction, rho, known, landmarks.age)
     p = result.points() @ rotation.T + rho[:, None] * translation
     inv_z, valid = _safe_inverse(p[:, 2])
     r = plane - p[:, :2] * inv_z[:, None]
     errors = np.sqrt((r * r).sum(axis=1) / variance)
     pose = SE3.from_rotation_translation(rotation, translation)
-    return Solution(pose, information, result, errors, valid)
+    return Solution(pose, information + gauge, result, errors, valid)
 
 
 def _safe_inverse(z: Array) -> tuple[Array, Mask]:

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vo_stream.errors import SourceError
-from vo_stream.replay.trajectory import NANOSECONDS, Trajectory
+from vo_stream.replay.trajectory import Trajectory
 from vo_stream.se3 import SE3, Array
+from vo_stream.values import NANOSECONDS
 
 Alignment: TypeAlias = Literal["none", "se3", "sim3"]
 ALIGNMENTS: tuple[Alignment, ...] = ("none", "se3", "sim3")

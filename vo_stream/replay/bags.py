@@ -22,8 +22,8 @@ from vo_stream.replay.bag_topics import (
     is_rectified,
 )
 from vo_stream.replay.calibration import read_calibration
-from vo_stream.replay.trajectory import NANOSECONDS, Trajectory
-from vo_stream.values import Frame
+from vo_stream.replay.trajectory import Trajectory
+from vo_stream.values import NANOSECONDS, Frame
 
 if TYPE_CHECKING:
     from rosbags import rosbag1, rosbag2

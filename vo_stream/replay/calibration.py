@@ -14,6 +14,7 @@ from typing import Any
 
 from vo_stream.camera import CameraModel
 from vo_stream.errors import ConfigError, SourceError
+from vo_stream.replay.plain_yaml import load_yaml
 
 _MODEL_BY_COUNT = {0: "none", 4: "plumb_bob", 5: "plumb_bob", 8: "rational_polynomial"}
 """OpenCV's YAML names no distortion model: the number of coefficients tells it."""
@@ -53,7 +54,7 @@ def read_tree(path: Path) -> dict[str, Any]:
         else:
             # OpenCV writes its version as if it were YAML's, and a tag that only it knows.
             lines = [line for line in text.splitlines() if not line.startswith("%YAML")]
-            tree = yaml.safe_load("\n".join(lines).replace("!!opencv-matrix", ""))
+            tree = load_yaml("\n".join(lines).replace("!!opencv-matrix", ""))
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, *_NONSENSE_ERRORS) as error:

@@ -25,8 +25,9 @@ from vo_stream.replay.alignment import (
     align,
     associate,
 )
-from vo_stream.replay.trajectory import NANOSECONDS, SAME_TIME_NS, Trajectory
+from vo_stream.replay.trajectory import SAME_TIME_NS, Trajectory
 from vo_stream.se3 import Array
+from vo_stream.values import NANOSECONDS
 
 RPE_WINDOW_S = 1.0
 

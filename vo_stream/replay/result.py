@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vo_stream.replay.trajectory import NANOSECONDS, Trajectory
+from vo_stream.replay.trajectory import Trajectory
 from vo_stream.se3 import Array
-from vo_stream.values import Estimate, Status
+from vo_stream.values import NANOSECONDS, Estimate, Status
 
 CONDITIONS = {
     "tracking": "tracking",

@@ -115,8 +115,11 @@ def write_results(folder: Path, run: RunResult) -> dict[str, Path]:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def summary(run: RunResult) -> dict[str, object]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vo_stream.config import Config
 from vo_stream.errors import ConfigError
+from vo_stream.replay.plain_yaml import load_yaml
 
 ROS_KEY = "ros__parameters"
 
@@ -19,7 +20,8 @@ def read_settings(path: Path, base: Config | None = None) -> Config:
     import yaml
 
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        tree = load_yaml(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

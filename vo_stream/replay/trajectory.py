@@ -11,15 +11,13 @@ import numpy.typing as npt
 
 from vo_stream.errors import SourceError
 from vo_stream.se3 import SE3
-from vo_stream.values import read_only
+from vo_stream.values import NANOSECONDS, read_only
 
 MAX_INTERPOLATION_GAP_NS = 100_000_000
 """Ground truth is interpolated between samples at most this far apart."""
 
 SAME_TIME_NS = 1_000
 """Stamps this close are one instant (TUM files round to a microsecond)."""
-
-NANOSECONDS = 1_000_000_000
 
 MAX_STAMP_S = 9e9
 """Stamps are 64-bit nanoseconds: they end in the year 2255."""

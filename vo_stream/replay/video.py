@@ -14,8 +14,8 @@ import numpy as np
 
 from vo_stream.camera import CameraModel
 from vo_stream.errors import SourceError
-from vo_stream.replay.trajectory import NANOSECONDS, Trajectory
-from vo_stream.values import Frame
+from vo_stream.replay.trajectory import Trajectory
+from vo_stream.values import NANOSECONDS, Frame
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".mjpeg"}

@@ -18,9 +18,9 @@ import numpy as np
 
 from vo_stream.camera import CameraModel
 from vo_stream.errors import SourceError
-from vo_stream.replay.trajectory import NANOSECONDS, format_tum
+from vo_stream.replay.trajectory import format_tum
 from vo_stream.se3 import SE3
-from vo_stream.values import Frame
+from vo_stream.values import NANOSECONDS, Frame
 
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore

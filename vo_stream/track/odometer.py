@@ -17,14 +17,12 @@ from vo_stream.net.stepnet import NetState, StepNet
 from vo_stream.se3 import SE3, Array
 from vo_stream.track.status import Tracking
 from vo_stream.track.zero_motion import SETTLE_NS, Rest
-from vo_stream.values import Estimate, Frame, Motion, Status
+from vo_stream.values import NANOSECONDS, Estimate, Frame, Motion, Status
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 Rays: TypeAlias = npt.NDArray[np.float32]
 
 logger = logging.getLogger(__name__)
-
-NANOSECONDS = 1e9
 
 FIRST_STD = 1e-3
 """Standard deviation of the first pose, metres and radians: it defines the frame, but a

@@ -1,0 +1,55 @@
+# make demo: see it run.  make test: see it hold.  Needs python3 (3.10 or newer, with venv) and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+DEMO := demo
+RESULTS := $(DEMO)/results
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint reference clean
+
+help: ## Say what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
+
+demo: $(DEMO)/street $(DEMO)/room_bag ## Render two worlds, replay them, say where the reports lie
+	$(BIN)/vo-stream replay $(DEMO)/street --out $(RESULTS)/street
+	$(BIN)/vo-stream replay $(DEMO)/room_bag --out $(RESULTS)/room_bag
+	@echo
+	@echo "Open in a browser:"
+	@echo "  $(CURDIR)/$(RESULTS)/street/report.html"
+	@echo "  $(CURDIR)/$(RESULTS)/room_bag/report.html"
+
+test: lint ## Lint, check types, run the tests
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/installed-test ## Lint, check format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+reference: $(VENV)/installed ## Write config/vo_stream.yaml and docs/parameters.md anew
+	$(BIN)/python tools/make_reference.py
+
+clean: ## Remove everything that was made here
+	rm -rf $(VENV) $(DEMO) build dist install log *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find vo_stream tests tools launch -name __pycache__ -prune -exec rm -rf {} +
+
+# A recording is written whole or not at all: what is there stays.
+$(DEMO)/street: | $(VENV)/installed
+	$(BIN)/python tools/make_demo.py $(DEMO) --worlds street --formats folder
+
+$(DEMO)/room_bag: | $(VENV)/installed
+	$(BIN)/python tools/make_demo.py $(DEMO) --worlds room --formats bag
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.py | $(BIN)/python
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-test: setup.py | $(BIN)/python
+	$(PIP) --editable '.[test]'
+	@touch $@ $(VENV)/installed

@@ -1,0 +1,147 @@
+"""Choosing a motion backend: the best that runs, or the one that was named."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from vo_stream.config import Config, NetConfig
+from vo_stream.errors import NetError
+from vo_stream.net import backends
+from vo_stream.net.backends import BACKENDS, open_backend, why_not
+from vo_stream.net.stepnet import NetSpec, NetState, StepNet
+from vo_stream.values import Motion
+
+AUTO = Config()
+
+
+class StubNet:
+    """A backend that says nothing and counts how often it is closed."""
+
+    def __init__(self, name: str) -> None:
+        self.spec = NetSpec(name, metric=True, max_pixels=1000)
+        self.closed = 0
+
+    def start(self) -> NetState:
+        return object()
+
+    def step(
+        self,
+        image: npt.NDArray[np.uint8],
+        rays: npt.NDArray[np.float32],
+        dt_s: float,
+        state: NetState,
+    ) -> tuple[Motion | None, NetState]:
+        return None, state
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def broken(config: Config) -> StepNet:
+    raise NetError("the driver is older than the engine; update it")
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, offered: dict[str, Callable[[Config], StepNet]]) -> None:
+    monkeypatch.setattr(backends, "BACKENDS", offered)
+
+
+def named(name: str) -> Config:
+    """Return settings that name a backend, known to the settings or not."""
+    return Config(net=NetConfig(backend=name))
+
+
+def test_auto_opens_geometric_and_logs_why(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "vo_stream"):
+        net = open_backend(AUTO)
+    assert net.spec.name == "geometric"
+    assert "backend geometric: the first of" in caplog.text
+    net.close()
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_named_backend_carries_its_name(name: str) -> None:
+    if why_not(name):
+        pytest.skip(why_not(name))
+    net = open_backend(Config.from_dict({"net.backend": name}))
+    assert net.spec.name == name
+    net.close()
+
+
+def test_auto_passes_over_what_cannot_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, spare = StubNet("good"), StubNet("spare")
+    offer(monkeypatch, {"broken": broken, "good": lambda _: good, "spare": lambda _: spare})
+    with caplog.at_level(logging.INFO, "vo_stream"):
+        assert open_backend(AUTO) is good
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == (
+        "backend broken cannot run here: the driver is older than the engine; update it"
+    )
+    assert second.startswith("backend good: ")
+    assert good.closed == spare.closed == 0
+
+
+def test_a_named_backend_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, {"good": lambda _: StubNet("good"), "broken": broken})
+    with pytest.raises(NetError, match="the driver is older"):
+        open_backend(named("broken"))
+
+
+def test_where_nothing_runs_auto_says_whom_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, {"broken": broken, "worse": broken})
+    with pytest.raises(NetError, match="vo-stream doctor"):
+        open_backend(AUTO)
+
+
+def test_a_bug_in_a_backend_is_not_hidden_by_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    def buggy(config: Config) -> StepNet:
+        raise KeyError("weights")
+
+    offer(monkeypatch, {"buggy": buggy, "good": lambda _: StubNet("good")})
+    with pytest.raises(KeyError):
+        open_backend(AUTO)
+
+
+def test_a_backend_gets_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Config] = []
+
+    def opener(config: Config) -> StepNet:
+        seen.append(config)
+        return StubNet("good")
+
+    offer(monkeypatch, {"good": opener})
+    config = named("good")
+    open_backend(config)
+    assert seen == [config]
+
+
+def test_why_not_tells_the_reason_and_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = StubNet("good")
+    offer(monkeypatch, {"good": lambda _: good, "broken": broken})
+    assert why_not("good") == ""
+    assert good.closed == 1
+    assert why_not("broken") == "the driver is older than the engine; update it"
+
+
+@pytest.mark.parametrize(
+    ("camera", "multiple", "expected"),
+    [
+        ((640, 480), 1, (640, 480)),
+        ((1280, 960), 1, (640, 480)),
+        ((320, 240), 1, (320, 240)),
+        ((1280, 960), 32, (640, 480)),
+        ((1241, 376), 32, (992, 320)),
+        ((10, 10), 32, (32, 32)),
+    ],
+)
+def test_the_input_size_follows_the_cameras(
+    camera: tuple[int, int], multiple: int, expected: tuple[int, int]
+) -> None:
+    spec = NetSpec("any", metric=False, max_pixels=640 * 480, multiple=multiple)
+    assert spec.input_size(camera) == expected
