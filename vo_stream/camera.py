@@ -42,6 +42,9 @@ MAX_HALF_FOV_RAD = math.radians(60.0)
 MAX_SIDE_PX = 16384
 """Larger images than this are taken for a broken header."""
 
+MAX_NUMBER_PX = 1e7
+"""Larger focal lengths and principal points are taken for a broken file."""
+
 _NEWTON_STEPS = 20
 _INVERSE_TOLERANCE = 1e-9
 """Largest distance, on the plane z = 1, between a distorted point and the one asked for."""
@@ -80,6 +83,8 @@ class CameraModel:
         numbers = (self.fx, self.fy, self.cx, self.cy, *distortion)
         if not all(math.isfinite(n) for n in numbers):
             raise ConfigError("the calibration holds a number that is not finite")
+        if max(map(abs, numbers[:4])) > MAX_NUMBER_PX:
+            raise ConfigError("focal length or principal point is too large for any camera")
         if self.fx <= 0.0 or self.fy <= 0.0:
             raise ConfigError(
                 f"focal length {self.fx} x {self.fy} px: not calibrated (must be positive)"

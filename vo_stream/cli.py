@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +17,11 @@ from vo_stream.config import Config, Setting, settings
 from vo_stream.errors import VoStreamError
 
 FilePath = click.Path(path_type=Path)
+
+
+def printable(text: str) -> str:
+    """Return a text as one line that can do a terminal no harm."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
 
 
 class _Commands(click.Group):
@@ -29,7 +35,7 @@ class _Commands(click.Group):
 
 
 def _fail(message: str) -> NoReturn:
-    click.echo(f"vo-stream: {' '.join(message.split())}", err=True)
+    click.echo(f"vo-stream: {printable(message)}", err=True)
     sys.exit(2)
 
 
@@ -100,8 +106,8 @@ def replay(
     """
     from vo_stream.net.backends import open_backend
     from vo_stream.replay.progress import Progress
+    from vo_stream.replay.run import prepare_folder, summary, write_results
     from vo_stream.replay.run import replay as run_replay
-    from vo_stream.replay.run import summary, write_results
     from vo_stream.replay.sources import open_source
     from vo_stream.track.odometer import Odometer
 
@@ -114,21 +120,22 @@ def replay(
         rectified=config.replay.rectified,
         calib=calib,
     ) as recording:
-        backend = open_backend(config)
+        prepare_folder(out)
         length = min(recording.length or sys.maxsize, limit or sys.maxsize)
         total = None if length == sys.maxsize else length
-        with Progress(recording.name, total, shown=not as_json) as progress:
-            run = run_replay(
-                recording, Odometer(backend, config.track), backend.spec, config, limit, progress
-            )
-        backend.close()
+        with (
+            closing(open_backend(config)) as backend,
+            Progress(printable(recording.name), total, shown=not as_json) as progress,
+        ):
+            odometer = Odometer(backend, config.track)
+            run = run_replay(recording, odometer, backend.spec, config, limit, progress)
     files = write_results(out, run)
     if as_json:
         click.echo(json.dumps(summary(run)))
         return
     from vo_stream.replay.text import run_text
 
-    click.echo(run_text(run))
+    click.echo("\n".join(map(printable, run_text(run).splitlines())))
     click.echo(f"report: {files['report.html'].resolve()}")
 
 

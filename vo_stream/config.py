@@ -39,7 +39,7 @@ class Setting(NamedTuple):
         unit = f" {self.unit}" if self.unit else ""
         if self.minimum is None:
             return kind
-        return f"{kind} from {self.minimum:g} to {self.maximum:g}{unit}"
+        return f"{kind} from {_plain(self.minimum)} to {_plain(self.maximum)}{unit}"
 
     def parse(self, value: object, where: str) -> object:
         """Return `value` as this setting's type; raise ConfigError where it is not allowed.
@@ -253,6 +253,11 @@ def settings() -> Iterator[Setting]:
                 maximum=about["high"],
                 choices=about["choices"],
             )
+
+
+def _plain(number: float | None) -> str:
+    """Return a number without an exponent."""
+    return f"{number:.15g}"
 
 
 def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -20,7 +20,7 @@ LIBRARIES = {
 """Modules that must be there."""
 
 OPTIONAL = {
-    "rclpy": "a ROS 2 installation, or pip install 'vo-stream[ros]' (Jazzy)",
+    "rclpy": "comes with a ROS 2 installation",
 }
 """Modules that switch something on, and how to get them."""
 

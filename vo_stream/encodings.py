@@ -147,7 +147,10 @@ def silence_decoders() -> None:
 
     Holds for the whole process. The libraries below OpenCV still write a line now and then.
     """
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    if hasattr(cv2, "setLogLevel"):  # until OpenCV 4.12
+        cv2.setLogLevel(0)
+    else:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def _check_size(width: int, height: int) -> None:

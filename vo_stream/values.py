@@ -34,7 +34,8 @@ class Frame:
     """One camera image.
 
     `stamp_ns`: time of exposure in integer nanoseconds, never the time of arrival.
-    `image`: (height, width) uint8 grey, read-only. `camera`: the model that took it.
+    `image`: (height, width) uint8 grey, read-only; whoever made it must not write to its buffer
+    any more, since a backend may keep it. `camera`: the model that took it.
     """
 
     stamp_ns: int

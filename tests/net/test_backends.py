@@ -26,7 +26,7 @@ class StubNet:
         self.spec = NetSpec(name, metric=True, max_pixels=1000)
         self.closed = 0
 
-    def start(self) -> NetState:
+    def start(self, after: NetState | None = None) -> NetState:
         return object()
 
     def step(

@@ -24,6 +24,7 @@ from vo_stream.net.motion_solver import (
     solve_motion,
     supported_by,
 )
+from vo_stream.net.ray_grid import RayGrid
 from vo_stream.net.stepnet import NetSpec, NetState
 from vo_stream.net.two_view import MIN_POINTS, essential_motion, rotation_between
 from vo_stream.se3 import SE3, Array
@@ -85,30 +86,6 @@ class GeometricState:
     doubts: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Pinhole:
-    """Focal length and principal point, (2,) each, of a regular grid of rays."""
-
-    focal: Array
-    centre: Array
-
-    @staticmethod
-    def of(rays: npt.NDArray[np.float32]) -> _Pinhole:
-        height, width = rays.shape[:2]
-        first, last = rays[0, 0].astype(np.float64), rays[-1, -1].astype(np.float64)
-        focal = np.array([width - 1, height - 1]) / (last - first)
-        return _Pinhole(focal, -first * focal)
-
-    @property
-    def pixel(self) -> float:
-        """Size of a pixel on the plane z = 1."""
-        return float(1.0 / self.focal.mean())
-
-    def plane(self, pixels: Pixels) -> Array:
-        """Return the points on the plane z = 1 of (n, 2) pixels."""
-        return np.asarray((pixels - self.centre) / self.focal, dtype=np.float64)
-
-
 class GeometricNet:
     """StepNet from two-view geometry and landmarks; stateless itself, see `GeometricState`."""
 
@@ -117,9 +94,12 @@ class GeometricNet:
         self._config = config
         self._tracker = CornerTracker(config.window_px, config.levels, config.forward_backward_px)
 
-    def start(self) -> GeometricState:
-        """Return the state before the first frame."""
-        return GeometricState()
+    def start(self, after: NetState | None = None) -> GeometricState:
+        """Return the state before the first frame; the scene's depth outlives an interruption."""
+        if after is None:
+            return GeometricState()
+        assert isinstance(after, GeometricState)
+        return GeometricState(depth=after.depth, noise_px=after.noise_px)
 
     def close(self) -> None:
         """Nothing to free."""
@@ -133,48 +113,58 @@ class GeometricNet:
     ) -> tuple[Motion | None, GeometricState]:
         """See StepNet.step."""
         assert isinstance(state, GeometricState)
-        pinhole = _Pinhole.of(rays)
+        grid = RayGrid.of(rays)
         if state.image is None:
-            return None, self._refill(replace(state, image=image), pinhole)
+            return None, self._refill(replace(state, image=image), grid)
         state = replace(state, age_s=state.age_s + dt_s)
         predicted = _predict(state, dt_s)
-        matches = self._match(image, pinhole, state, predicted)
+        matches = self._match(image, grid, state, predicted)
         if matches is None:
-            return self._blind(image, pinhole, dt_s, state, predicted, "too few corners match")
+            return self._blind(image, grid, dt_s, state, predicted, "too few corners match")
         solution = solve_motion(matches, predicted, state.depth, state.doubts)
         if solution is None:
-            motion = self._rotation_only(matches, pinhole, state)
+            motion = self._rotation_only(matches, grid, state)
+            if 2 * len(matches.pixels) >= len(state.pixels):
+                # The image stays, so that slow motion adds up to parallax over several frames.
+                reported = state.camera_from_reported @ motion.prev_from_curr
+                return motion, replace(
+                    state,
+                    camera_from_reported=reported,
+                    prev_from_curr=motion.prev_from_curr,
+                    dt_s=dt_s,
+                    age_s=0.0,
+                )
         else:
             support = supported_by(solution, matches)
             if support.mean() < MIN_SUPPORT or support.sum() < MIN_POINTS:
                 reason = "the corners agree on no motion"
-                return self._blind(image, pinhole, dt_s, state, predicted, reason)
-            motion = _motion(solution, state, pinhole)
+                return self._blind(image, grid, dt_s, state, predicted, reason)
+            motion = _motion(solution, state, grid)
             doubted = is_contradicted(solution, matches)
             state = replace(state, doubts=state.doubts + 1 if doubted else 0)
             state = _noise_learned(state, solution, support)
             matches = replace(
                 matches, pixels=matches.pixels[support], landmarks=solution.landmarks[support]
             )
-        return motion, self._next(image, pinhole, dt_s, state, matches, motion)
+        return motion, self._next(image, grid, dt_s, state, matches, motion)
 
     def _match(
-        self, image: Image, pinhole: _Pinhole, state: GeometricState, predicted: SE3
+        self, image: Image, grid: RayGrid, state: GeometricState, predicted: SE3
     ) -> Matches | None:
         """Follow the corners and keep those that one rigid motion explains."""
         assert state.image is not None
-        guess = _expected_pixels(state, predicted, pinhole)
+        guess = _expected_pixels(state, predicted, grid)
         pixels, good, noise_px = self._tracker.track(state.image, image, state.pixels, guess)
         if 2 * good.sum() < len(good):  # the prediction was no help: start where they were
             again = self._tracker.track(state.image, image, state.pixels)
             better = again[1] & ~good
             pixels[better], noise_px[better] = again[0][better], again[2][better]
             good |= better
-        prev, curr = pinhole.plane(state.pixels[good]), pinhole.plane(pixels[good])
+        prev, curr = grid.plane(state.pixels[good]), grid.plane(pixels[good])
         two_view = essential_motion(
             prev,
             curr,
-            self._config.epipolar_px * pinhole.pixel,
+            self._config.epipolar_px * grid.pixel,
             self._config.solver,
             self._config.seed,
         )
@@ -183,7 +173,7 @@ class GeometricNet:
         keep = two_view.inliers
         landmarks = state.landmarks[good][keep]
         drift = 1.0 + DRIFT_PER_FRAME * landmarks.age
-        noise = np.sqrt(state.noise_px**2 * drift + noise_px[good][keep] ** 2) * pinhole.pixel
+        noise = np.sqrt(state.noise_px**2 * drift + noise_px[good][keep] ** 2) * grid.pixel
         return Matches(
             pixels[good][keep],
             prev[keep],
@@ -191,23 +181,23 @@ class GeometricNet:
             landmarks,
             noise,
             two_view,
-            pinhole.pixel,
+            grid.pixel,
             self._config.epipolar_px,
         )
 
-    def _rotation_only(self, matches: Matches, pinhole: _Pinhole, state: GeometricState) -> Motion:
+    def _rotation_only(self, matches: Matches, grid: RayGrid, state: GeometricState) -> Motion:
         """Return a turn without a step; the step's bound is what parallax there was."""
-        rotation, parallax = rotation_between(matches.prev, matches.curr, pinhole.pixel)
+        rotation, parallax = rotation_between(matches.prev, matches.curr, grid.pixel)
         turn = SE3.from_rotation_translation(rotation.T, np.zeros(3))
-        angle = float(np.median(parallax)) + state.noise_px * pinhole.pixel
+        angle = float(np.median(parallax)) + state.noise_px * grid.pixel
         std = np.repeat([angle * state.depth, angle / np.sqrt(len(parallax))], 3)
-        std = np.hypot(std, _common_std(turn, state.depth, pinhole))
+        std = np.hypot(std, _common_std(turn, state.depth, grid))
         return Motion(state.camera_from_reported.inverse() @ turn, std)
 
     def _next(
         self,
         image: Image,
-        pinhole: _Pinhole,
+        grid: RayGrid,
         dt_s: float,
         state: GeometricState,
         matches: Matches,
@@ -222,7 +212,7 @@ class GeometricNet:
         )
         depth = state.depth
         known = landmarks.relative_std < 1.0
-        if scale_information(landmarks) >= MIN_SCALE_INFORMATION:
+        if known.any() and scale_information(landmarks) >= MIN_SCALE_INFORMATION:
             depth = float(np.median(landmarks.points()[known, 2] / landmarks.inverse_depth[known]))
         following = replace(
             state,
@@ -235,12 +225,12 @@ class GeometricNet:
             age_s=0.0,
             depth=depth if np.isfinite(depth) and depth > 0.0 else state.depth,
         )
-        return self._refill(following, pinhole)
+        return self._refill(following, grid)
 
     def _blind(
         self,
         image: Image,
-        pinhole: _Pinhole,
+        grid: RayGrid,
         dt_s: float,
         state: GeometricState,
         predicted: SE3,
@@ -261,16 +251,16 @@ class GeometricNet:
             depth=state.depth,
             noise_px=state.noise_px,
         )
-        return motion, self._refill(fresh, pinhole)
+        return motion, self._refill(fresh, grid)
 
-    def _refill(self, state: GeometricState, pinhole: _Pinhole) -> GeometricState:
+    def _refill(self, state: GeometricState, grid: RayGrid) -> GeometricState:
         """Look for new corners where too few are left."""
         assert state.image is not None
         if len(state.pixels) >= REFILL * state.refilled and state.refilled >= MIN_POINTS:
             return state
         border = self._config.window_px // 2 + 1
         found = detect(state.image, self._config.corners, state.pixels, border)
-        fresh = Landmarks.first_seen(pinhole.plane(found), 1.0 / state.depth)
+        fresh = Landmarks.first_seen(grid.plane(found), 1.0 / state.depth)
         return replace(
             state,
             pixels=np.concatenate([state.pixels, found]),
@@ -287,30 +277,30 @@ def _predict(state: GeometricState, dt_s: float) -> SE3:
     return state.camera_from_reported @ SE3.exp(steps * state.prev_from_curr.log())
 
 
-def _expected_pixels(state: GeometricState, predicted: SE3, pinhole: _Pinhole) -> Pixels:
+def _expected_pixels(state: GeometricState, predicted: SE3, grid: RayGrid) -> Pixels:
     """Return where the corners should be in the new image; where they were if that is outside."""
     assert state.image is not None
     height, width = state.image.shape
     p = state.landmarks.moved(predicted.inverse()).points()
     in_front = p[:, 2] > 0.0
     plane = p[:, :2] / np.where(in_front, p[:, 2], 1.0)[:, None]
-    pixels = plane * pinhole.focal + pinhole.centre
+    pixels = plane * grid.focal + grid.centre
     inside = (pixels >= 0).all(axis=1) & (pixels <= [width - 1, height - 1]).all(axis=1)
     return np.where((in_front & inside)[:, None], pixels, state.pixels).astype(np.float32)
 
 
-def _motion(solution: Solution, state: GeometricState, pinhole: _Pinhole) -> Motion:
+def _motion(solution: Solution, state: GeometricState, grid: RayGrid) -> Motion:
     """Return the motion with standard deviations from the residuals that are left."""
     covariance = np.linalg.inv(solution.information)
     image_from_camera = solution.curr_from_prev.inverse()
-    common = _common_std(image_from_camera, state.depth, pinhole)
+    common = _common_std(image_from_camera, state.depth, grid)
     std = np.sqrt(np.maximum(np.diag(covariance), 0.0) + common**2)
     return Motion(state.camera_from_reported.inverse() @ image_from_camera, std)
 
 
-def _common_std(motion: SE3, depth: float, pinhole: _Pinhole) -> Array:
+def _common_std(motion: SE3, depth: float, grid: RayGrid) -> Array:
     """Return the (6,) standard deviations that no number of corners brings down."""
-    angle = COMMON_ERROR_PX * pinhole.pixel
+    angle = COMMON_ERROR_PX * grid.pixel
     length = COMMON_SCALE_ERROR * float(np.linalg.norm(motion.translation))
     return np.repeat([np.hypot(angle * depth, length), angle], 3)
 

@@ -188,7 +188,7 @@ def solve(
     r = plane - p[:, :2] * inv_z[:, None]
     errors = np.sqrt((r * r).sum(axis=1) / variance)
     pose = SE3.from_rotation_translation(rotation, translation)
-    return Solution(pose, information + gauge, result, errors, valid)
+    return Solution(pose, information + gauge + TINY, result, errors, valid)
 
 
 def _safe_inverse(z: Array) -> tuple[Array, Mask]:

@@ -43,14 +43,19 @@ class NetState(Protocol):
 class StepNet(Protocol):
     """A motion backend. It holds no stream of its own: all memory is in the `NetState`.
 
-    A state may be stepped from once; stepping again from an older one raises NetError, since its
-    buffers may have been written over. `step` never writes to its arguments.
+    A state may be stepped from once; stepping again from an older one may raise NetError, since
+    its buffers may have been written over. A step that raises has not spent its state. `step` never
+    writes to its arguments; it may keep the image, which nobody may write to either.
     """
 
     spec: NetSpec
 
-    def start(self) -> NetState:
-        """Return a clean state: the next frame is the first of a stream."""
+    def start(self, after: NetState | None = None) -> NetState:
+        """Return a clean state: the next frame is the first of a stream.
+
+        `after`: the state before an interruption. What outlives one may be kept of it (the scale
+        of the scene), but no image.
+        """
         ...
 
     def step(
@@ -65,7 +70,8 @@ class StepNet(Protocol):
         `image`: (height, width) uint8, undistorted. `rays`: (height, width, 2) float32, x and y
         of each pixel's ray (x, y, 1); regular, as a Rectifier makes them. `dt_s`: seconds since
         the previous frame, 0 on the first. Returns the motion since the previous frame, None on
-        the first, and the new state.
+        the first, and the new state. After motions that were not observed, the next observed one
+        starts from where those guesses led.
         """
         ...
 

@@ -62,7 +62,8 @@ def essential_motion(
     params.score = cv2.SCORE_METHOD_MSAC
     params.sampler = cv2.SAMPLING_UNIFORM
     params.loMethod = cv2.LOCAL_OPTIM_INNER_AND_ITER_LO
-    params.final_polisher = cv2.LSQ_POLISHER
+    if hasattr(params, "final_polisher"):  # from OpenCV 4.8 on
+        params.final_polisher = cv2.LSQ_POLISHER
     params.isParallel = False
     eye, none = np.eye(3), np.zeros(4)
     try:

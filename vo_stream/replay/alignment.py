@@ -22,6 +22,9 @@ Alignment: TypeAlias = Literal["none", "se3", "sim3"]
 ALIGNMENTS: tuple[Alignment, ...] = ("none", "se3", "sim3")
 """How an estimate may be laid over ground truth before it is judged; see `align`."""
 
+FARTHEST_M = 1e9
+"""Coordinates beyond this are no places, and their squares overflow."""
+
 MIN_MATCHES = 3
 """Fewer pairs of poses than this fix no alignment."""
 
@@ -134,14 +137,15 @@ class Pairs:
 def associate(estimate: Trajectory, groundtruth: Trajectory) -> Pairs:
     """Pair every estimated pose with ground truth at its stamp, interpolated over short gaps.
 
-    Poses that are not finite are left out. Raises SourceError where fewer than `MIN_MATCHES` pair.
+    Poses that are not finite, or farther than `FARTHEST_M`, are left out. Raises SourceError where
+    fewer than `MIN_MATCHES` pair.
     """
     indices, true = [], []
     for i, (stamp, pose) in enumerate(
         zip(estimate.stamps_ns.tolist(), estimate.world_from_camera, strict=True)
     ):
         there = groundtruth.at(stamp)
-        if there is not None and there.is_finite and pose.is_finite:
+        if there is not None and _is_place(there) and _is_place(pose):
             indices.append(i)
             true.append(there)
     if len(indices) < MIN_MATCHES:
@@ -152,6 +156,10 @@ def associate(estimate: Trajectory, groundtruth: Trajectory) -> Pairs:
     which = np.array(indices, dtype=np.intp)
     estimated = PoseStack.of([estimate.world_from_camera[i] for i in indices])
     return Pairs(which, estimate.stamps_ns[which], estimated, PoseStack.of(true))
+
+
+def _is_place(pose: SE3) -> bool:
+    return pose.is_finite and bool((np.abs(pose.translation) < FARTHEST_M).all())
 
 
 def align(pairs: Pairs, alignment: Alignment) -> Similarity:

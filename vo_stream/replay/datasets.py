@@ -159,8 +159,15 @@ def _stamped_images(times: Path, directory: Path) -> tuple[list[int], list[Path]
 def _check_some_exist(path: Path, files: Sequence[Path]) -> None:
     if not files:
         raise SourceError(f"{path}: lists no image")
-    if not any(f.exists() for f in files):
+    if not any(_exists(f) for f in files):
         raise SourceError(f"{path}: none of its {len(files)} images exists (first: {files[0]})")
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except (OSError, ValueError):  # too long for a name, or a null byte in it
+        return False
 
 
 def _pinhole(path: Path, projection: Array, size: tuple[int, int]) -> CameraModel:

@@ -88,9 +88,14 @@ def first_size(files: Sequence[Path]) -> tuple[int, int]:
 
 def _read_image(file: Path) -> GreyImage:
     try:
-        return grey_from_compressed(file.read_bytes())
+        if not file.is_file():  # a device or a pipe might never end
+            raise ImageError("unreadable file", "it is missing, or no plain file")
+        data = file.read_bytes()
     except OSError as error:
         raise ImageError("unreadable file", error.strerror or str(error)) from None
+    except ValueError as error:  # a null byte in the name
+        raise ImageError("unreadable file", str(error)) from None
+    return grey_from_compressed(data)
 
 
 def _natural_order(file: Path) -> list[tuple[int, str]]:

@@ -14,7 +14,8 @@ class Progress:
     """A bar on standard error while a replay runs; call it with each estimate."""
 
     def __init__(self, title: str, total: int | None, shown: bool) -> None:
-        self._bar = tqdm(total=total, desc=title, unit=" frames", disable=not shown, leave=False)
+        hidden = None if shown else True  # None: where there is no terminal
+        self._bar = tqdm(total=total, desc=title, unit=" frames", disable=hidden, leave=False)
         self._log = logging_redirect_tqdm([logging.getLogger()])
 
     def __call__(self, estimate: Estimate) -> None:

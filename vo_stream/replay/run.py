@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -90,6 +91,16 @@ def _judged(
         return evaluate(trajectory, groundtruth, stds=stds, metric=metric).as_dict()
     except SourceError:  # ground truth of another time
         return None
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder for the results; raises SourceError where nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be written to ({error.strerror})") from None
 
 
 def write_results(folder: Path, run: RunResult) -> dict[str, Path]:

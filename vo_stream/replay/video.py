@@ -24,6 +24,9 @@ VIDEO_SUFFIXES = frozenset(
 _PROBED_FRAMES = 5
 """Frames whose stamps tell whether the file keeps its own time."""
 
+_LAST_MS = 1e12
+"""A video that lasts thirty years is none."""
+
 _MILLISECOND_NS = 1_000_000
 
 logger = logging.getLogger(__name__)
@@ -68,7 +71,11 @@ class VideoSource:
             index = 0
             while (image := _next_image(capture)) is not None:
                 if self._frame_ns is None:
-                    stamp_ns = round(capture.get(cv2.CAP_PROP_POS_MSEC) * _MILLISECOND_NS)
+                    position_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
+                    if not abs(position_ms) < _LAST_MS:  # a damaged file
+                        self.skipped["impossible time"] += 1
+                        continue
+                    stamp_ns = round(position_ms * _MILLISECOND_NS)
                 else:
                     stamp_ns = round(index * self._frame_ns)
                 grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)

@@ -31,6 +31,9 @@ covariance of zero is refused by filters."""
 REST_STD = 1e-5
 """Standard deviation of a step at rest, metres and radians."""
 
+SHORTEST_STEP_S = 0.02
+"""Speeds are judged over at least this long: stamps jitter."""
+
 MAX_STD = np.array([1e4, 1e4, 1e4, np.pi, np.pi, np.pi])
 """Uncertainty ends here, metres and radians: a camera lost for long must not overflow."""
 
@@ -77,6 +80,11 @@ class Odometer:
         self._sessions = 0
         self._rectifier: Rectifier | None = None
 
+    @property
+    def state(self) -> StreamState | None:
+        """The stream so far; None before the first frame and after a reset."""
+        return self._state
+
     def reset(self) -> None:
         """Forget the stream; the next frame starts a new session at the origin."""
         self._state = None
@@ -98,13 +106,10 @@ class Odometer:
             following, estimate = self._resume(frame, state)
         else:
             following, estimate = self._advance(frame, state)
-        if (
-            estimate.status is not Status.TRACKING
-            and state
-            and state.tracking != following.tracking
-        ):
+        if state and state.tracking.status is not estimate.status:
             logger.info("%s: %s", estimate.status.value, estimate.reason)
         self.times.step = _milliseconds_since(began)
+        self._sessions = following.session
         self._state = following
         return estimate
 
@@ -144,10 +149,9 @@ class Odometer:
 
     def _begin(self, frame: Frame) -> tuple[StreamState, Estimate]:
         """Start a session: this frame's optical frame is the origin of odom."""
-        self._sessions += 1
-        net, rest = self._start_net(frame)
+        net, rest = self._start_net(frame, None)
         state = StreamState(
-            session=self._sessions,
+            session=self._sessions + 1,
             stamp_ns=frame.stamp_ns,
             camera=frame.camera,
             odom_from_camera=SE3.identity(),
@@ -156,13 +160,13 @@ class Odometer:
             net=net,
             rest=rest,
         )
-        reason = "first frame" if self._sessions == 1 else "a new session"
+        reason = "first frame" if state.session == 1 else "a new session"
         return state, self._estimate(state, None, reason)
 
     def _resume(self, frame: Frame, state: StreamState) -> tuple[StreamState, Estimate]:
         """Go on from the old pose with a backend that starts anew."""
         reason = self._interrupted(frame, state)
-        net, rest = self._start_net(frame)
+        net, rest = self._start_net(frame, state.net)
         dt_s = (frame.stamp_ns - state.stamp_ns) / NANOSECONDS
         following = replace(
             state,
@@ -183,7 +187,7 @@ class Odometer:
         fault = self._fault(motion, dt_s)
         if fault or motion is None:  # the backend's memory may be spoiled with it
             _, net = self._net.step(image, rays, 0.0, self._net.start())
-            motion = Motion(SE3.identity(), np.full(6, FIRST_STD), observed=False, reason=fault)
+            motion = Motion(SE3.identity(), self._blind_std(dt_s), observed=False, reason=fault)
         rest = state.rest if self._still(image, state) else Rest.at(frame.stamp_ns, image)
         if rest is state.rest and frame.stamp_ns - rest.stamp_ns >= SETTLE_NS:
             motion = Motion(SE3.identity(), np.full(6, REST_STD), reason="at rest")
@@ -215,9 +219,9 @@ class Odometer:
         self.times.net = _milliseconds_since(began)
         return result
 
-    def _start_net(self, frame: Frame) -> tuple[NetState, Rest]:
+    def _start_net(self, frame: Frame, after: NetState | None) -> tuple[NetState, Rest]:
         image, rays = self._rectified(frame)
-        _, net = self._timed_step(image, rays, 0.0, self._net.start())
+        _, net = self._timed_step(image, rays, 0.0, self._net.start(after))
         return net, Rest.at(frame.stamp_ns, image)
 
     def _still(self, image: Image, state: StreamState) -> bool:
@@ -230,6 +234,7 @@ class Odometer:
             return "the backend gave no motion"
         if not motion.is_finite:
             return "the backend's motion is not finite"
+        dt_s = max(dt_s, SHORTEST_STEP_S)
         speed = float(np.linalg.norm(motion.prev_from_curr.translation)) / dt_s
         if speed > self._config.max_speed_m_s:
             return f"the backend's motion is too fast: {speed:.0f} m/s"
@@ -238,6 +243,11 @@ class Odometer:
             return f"the backend's turn is too fast: {turn_rate:.1f} rad/s"
         return ""
 
+    def _blind_std(self, dt_s: float) -> Array:
+        """Return the (6,) standard deviation of a step of which nothing is known."""
+        rates = np.repeat([self._config.lost_speed_m_s, self._config.lost_turn_rate_rad_s], 3)
+        return np.asarray(FIRST_STD + rates * dt_s)
+
     def _unseen(self, state: StreamState, dt_s: float) -> Array:
         """Return the covariance after `dt_s` seconds of which nothing is known.
 
@@ -245,8 +255,7 @@ class Odometer:
         """
         blind_s = state.tracking.blind_s
         squares = (blind_s + dt_s) ** 2 - blind_s**2
-        speed, turn = self._config.lost_speed_m_s, self._config.lost_turn_rate_rad_s
-        return _bounded(state.covariance + squares * np.diag([speed**2] * 3 + [turn**2] * 3))
+        return _bounded(state.covariance + squares * np.diag(self._blind_std(1.0) ** 2))
 
     def _estimate(self, state: StreamState, motion: Motion | None, reason: str) -> Estimate:
         return Estimate(
@@ -270,7 +279,7 @@ class Odometer:
             covariance=state.covariance if state else FIRST_STD**2 * np.eye(6),
             metric=self._net.spec.metric,
             motion=None,
-            session=state.session if state else self._sessions,
+            session=state.session if state else self._sessions + 1,
             reason=reason,
             refused=True,
         )

@@ -24,6 +24,9 @@ MIN_TEXTURE = 400.0
 """Smallest eigenvalue of a patch's gradient matrix, squared grey levels, for its motion to be
 known to 0.1 px at a sensor noise of 2 levels."""
 
+MIN_CORRELATION = 0.5
+"""A patch that looks less like itself than this shows something else: the step means nothing."""
+
 MIN_PATCHES = 12
 """With fewer textured patches nothing can be said."""
 
@@ -84,10 +87,17 @@ class Rest:
         """Return whether the camera has not moved since: no more than `threshold_px`."""
         if len(self.patches) < MIN_PATCHES:
             return False
-        change = _levelled(image, self.rows, self.columns) - self.patches
-        displacement = np.einsum("kij,kj->ki", self.solver, change)
+        now = _levelled(image, self.rows, self.columns)
+        displacement = np.einsum("kij,kj->ki", self.solver, now - self.patches)
         still = np.linalg.norm(displacement, axis=1) < threshold_px
+        still &= _correlation(now, self.patches) > MIN_CORRELATION
         return bool(still.mean() >= STILL_SHARE)
+
+
+def _correlation(a: Array, b: Array) -> Array:
+    """Return the (k,) correlations of patches without mean; 0 where one is flat."""
+    lengths = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    return np.asarray((a * b).sum(axis=1) / np.maximum(lengths, 1e-9))
 
 
 def _grey(

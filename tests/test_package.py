@@ -1,0 +1,175 @@
+"""The package as pip and colcon install it, and the files that derive from the settings."""
+
+import email
+import importlib
+import importlib.metadata
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+
+import vo_stream
+from vo_stream.config import Config
+from vo_stream.replay.settings_file import ROS_KEY, read_settings
+
+ROOT = Path(__file__).resolve().parent.parent
+PARAMETER_FILE = ROOT / "config" / "vo_stream.yaml"
+LAUNCH_FILE = ROOT / "launch" / "offline.launch.py"
+
+PACKAGED = [
+    "setup.py",
+    "setup.cfg",
+    "pyproject.toml",
+    "package.xml",
+    "README.md",
+    "LICENSE",
+    "resource",
+    "config",
+    "launch",
+    "vo_stream",
+]
+"""What an installation is made from."""
+
+SHARED = [
+    "share/ament_index/resource_index/packages/vo_stream",
+    "share/vo_stream/package.xml",
+    "share/vo_stream/config/vo_stream.yaml",
+    "share/vo_stream/launch/offline.launch.py",
+]
+"""What ROS looks for below an installation's prefix."""
+
+ROSDEP_KEYS = {
+    "opencv-python-headless": "python3-opencv",
+    "pyyaml": "python3-yaml",
+    "rosbags": "python3-rosbags-pip",
+}
+"""What rosdep calls a requirement, where that is not python3-NAME."""
+
+
+def package_xml() -> ET.Element:
+    return ET.parse(ROOT / "package.xml").getroot()
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its success; fail with what it said otherwise."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of what is packaged: builds leave files beside setup.py."""
+    copy = tmp_path / "tree"
+    copy.mkdir()
+    for name in PACKAGED:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, copy / name)
+    return copy
+
+
+def test_the_files_made_from_the_settings_are_up_to_date() -> None:
+    run(sys.executable, "tools/make_reference.py", "--check", PYTHONPATH=str(ROOT))
+
+
+def test_the_parameter_file_holds_every_default() -> None:
+    tree = yaml.safe_load(PARAMETER_FILE.read_text(encoding="utf-8"))
+    assert tree == {"/**": {ROS_KEY: Config().as_dict()}}
+    assert read_settings(PARAMETER_FILE) == Config()
+
+
+def test_package_xml_states_the_version_of_the_code() -> None:
+    assert package_xml().findtext("version") == vo_stream.__version__
+
+
+def test_the_wheel_holds_the_package_and_no_more(tree: Path, tmp_path: Path) -> None:
+    if find_spec("setuptools") is None or _version("setuptools") < (70, 1):
+        pytest.skip("builds wheels by itself from setuptools 70.1 on")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel"]
+    run(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, tree)
+    (wheel,) = tmp_path.glob("vo_stream-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        info = f"vo_stream-{vo_stream.__version__}.dist-info"
+        metadata = email.message_from_bytes(archive.read(f"{info}/METADATA"))
+        entry_points = archive.read(f"{info}/entry_points.txt").decode()
+    data = f"vo_stream-{vo_stream.__version__}.data/data"
+    assert {f"{data}/{shared}" for shared in SHARED} <= names
+    modules = {str(p.relative_to(ROOT)) for p in ROOT.glob("vo_stream/**/*.py")}
+    assert {name for name in names if name.endswith(".py") and "/data/" not in name} == modules
+    assert "vo_stream/py.typed" in names
+    assert "vo-stream = vo_stream.cli:main" in entry_points
+    assert metadata["Version"] == vo_stream.__version__
+    assert metadata["License-Expression"] or metadata["License"] == "Apache-2.0"
+    assert any(name.endswith("/LICENSE") for name in names)
+    assert _rosdep_keys(metadata) == {node.text for node in package_xml().iter("exec_depend")}
+
+
+@pytest.fixture
+def installed(tree: Path, tmp_path: Path) -> Path:
+    """The prefix into which colcon installed the package."""
+    if find_spec("colcon_core") is None or find_spec("colcon_ros") is None:
+        pytest.skip("needs colcon-common-extensions and colcon-ros")
+    run(sys.executable, "-m", "colcon", "build", "--merge-install", cwd=tree.parent)
+    return tmp_path / "install"
+
+
+def test_colcon_installs_what_ros_looks_for(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [name for name in SHARED if not (installed / name).is_file()] == []
+    (module,) = installed.glob("**/vo_stream/cli.py")
+    command = installed / "lib" / "vo_stream" / "vo-stream"
+    done = run(command, "--version", PYTHONPATH=str(module.parent.parent), cwd=installed)
+    assert vo_stream.__version__ in done.stdout
+    where = "import vo_stream; print(vo_stream.__file__)"
+    site = str(module.parent.parent)
+    done = run(sys.executable, "-c", where, PYTHONPATH=site, cwd=installed)
+    assert done.stdout.strip() == str(module.with_name("__init__.py"))
+
+    if _has_ros_launch():
+        monkeypatch.setenv("AMENT_PREFIX_PATH", str(installed))
+        description = runpy.run_path(str(LAUNCH_FILE))["generate_launch_description"]()
+        arguments = {argument.name for argument in description.get_launch_arguments()}
+        assert arguments == {"source", "out", "params_file"}
+
+
+def test_the_launch_file_compiles() -> None:
+    compile(LAUNCH_FILE.read_text(encoding="utf-8"), str(LAUNCH_FILE), "exec")
+
+
+def _has_ros_launch() -> bool:
+    """Whether `launch` is ROS's, not the folder here nor another project of that name."""
+    if find_spec("ament_index_python") is None or find_spec("launch") is None:
+        return False
+    return hasattr(importlib.import_module("launch"), "LaunchDescription")
+
+
+def _version(distribution: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", importlib.metadata.version(distribution)))
+
+
+def _rosdep_keys(metadata: "email.message.Message[str, str]") -> set[str]:
+    """Return what rosdep calls the requirements of a wheel, those of extras left out."""
+    lines = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+    names = {re.split(r"[^\w.-]", line)[0].lower() for line in lines}
+    return {ROSDEP_KEYS.get(name, f"python3-{name}") for name in names}
