@@ -13,7 +13,7 @@ from vo_stream.se3 import Array
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RayGrid:
-    """The pinhole camera behind a regular grid of rays: `focal` and `centre`, (2,) each, in pixels."""
+    """The pinhole camera behind a grid of rays: `focal` and `centre`, (2,) each, in pixels."""
 
     focal: Array
     centre: Array

@@ -148,7 +148,8 @@ def latencies(run: RunResult) -> str:
         values = np.asarray(latencies, dtype=np.float64)
         values = values[np.isfinite(values)]
         if len(values):
-            rows.append([stage, *np.percentile(values, (50, 95, 99, 100)).tolist()])
+            figures = np.percentile(values, (50, 95, 99, 100))
+            rows.append([stage, *(f"{ms:.2f}" for ms in figures)])
     if not rows:
         return ""
     table = _table(["milliseconds", "p50", "p95", "p99", "slowest"], rows)

@@ -63,10 +63,18 @@ def conditions(estimates: Iterable[Estimate]) -> Iterator[str]:
 
 
 def comparable(estimates: Sequence[Estimate]) -> npt.NDArray[np.intp]:
-    """Return the indices of the estimates that make one trajectory.
+    """Return the indices of the estimates that make the trajectory to judge.
 
-    Poses of different sessions do not compare, so these are the accepted frames of the session
-    that has the most of them (the first of equals), with stamps that increase strictly.
+    That is the longest of the `sessions` (the first of equals).
+    """
+    longest = max(sessions(estimates).values(), key=len, default=[])
+    return np.array(longest, dtype=np.intp)
+
+
+def sessions(estimates: Sequence[Estimate]) -> dict[int, list[int]]:
+    """Return the indices of each session's accepted frames, their stamps increasing strictly.
+
+    Poses of different sessions do not compare: each is a trajectory of its own.
     """
     sessions: dict[int, list[int]] = {}
     for i, estimate in enumerate(estimates):
@@ -74,7 +82,7 @@ def comparable(estimates: Sequence[Estimate]) -> npt.NDArray[np.intp]:
         in_order = not kept or estimate.stamp_ns > estimates[kept[-1]].stamp_ns
         if in_order and not estimate.refused:
             kept.append(i)
-    return np.array(max(sessions.values(), key=len, default=[]), dtype=np.intp)
+    return sessions
 
 
 def trajectory_of(estimates: Sequence[Estimate]) -> tuple[Trajectory, Array]:

@@ -22,7 +22,13 @@ from vo_stream.errors import SourceError
 from vo_stream.net.stepnet import NetSpec
 from vo_stream.replay.metrics import evaluate
 from vo_stream.replay.report import write_report
-from vo_stream.replay.result import RunResult, conditions, trajectory_of
+from vo_stream.replay.result import (
+    RunResult,
+    comparable,
+    conditions,
+    sessions,
+    trajectory_of,
+)
 from vo_stream.replay.sources import Source, prefetch
 from vo_stream.replay.trajectory import Trajectory, format_tum
 from vo_stream.track.odometer import Odometer
@@ -106,16 +112,20 @@ def prepare_folder(folder: Path) -> None:
 def write_results(folder: Path, run: RunResult) -> dict[str, Path]:
     """Write live.tum, summary.json and report.html, each whole or not at all.
 
-    Returns their paths. Raises SourceError where the folder cannot be written to.
+    live.tum is the longest session; others, if there were any, go to live.sessionN.tum. Returns
+    the paths of the three. Raises SourceError where the folder cannot be written to.
     """
     files = {name: folder / name for name in ("live.tum", "summary.json", "report.html")}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        trajectory, _ = trajectory_of(run.estimates)
-        lines = map(
-            format_tum, (int(t) for t in trajectory.stamps_ns), trajectory.world_from_camera
-        )
-        write_atomically(files["live.tum"], "".join(lines))
+        judged = list(comparable(run.estimates))
+        for number, indices in sessions(run.estimates).items():
+            name = "live.tum" if indices == judged else f"live.session{number}.tum"
+            lines = (
+                format_tum(e.stamp_ns, e.odom_from_camera)
+                for e in (run.estimates[i] for i in indices)
+            )
+            write_atomically(folder / name, "".join(lines))
         write_atomically(files["summary.json"], json.dumps(summary(run), indent=2) + "\n")
         write_report(files["report.html"], run)
     except OSError as error:

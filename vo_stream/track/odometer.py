@@ -28,7 +28,7 @@ FIRST_STD = 1e-3
 """Standard deviation of the first pose, metres and radians: it defines the frame, but a
 covariance of zero is refused by filters."""
 
-REST_STD = 1e-5
+REST_STD = 1e-4
 """Standard deviation of a step at rest, metres and radians."""
 
 SHORTEST_STEP_S = 0.02
