@@ -14,7 +14,8 @@ help: ## Say what there is to make
 
 demo: $(DEMO)/street $(DEMO)/room_bag ## Render two worlds, replay them, say where the reports lie
 	$(BIN)/vo-stream replay $(DEMO)/street --out $(RESULTS)/street
-	$(BIN)/vo-stream replay $(DEMO)/room_bag --out $(RESULTS)/room_bag
+	$(BIN)/vo-stream replay $(DEMO)/room_bag --out $(RESULTS)/room_bag \
+		--replay.groundtruth_topic /groundtruth
 	@echo
 	@echo "Open in a browser:"
 	@echo "  $(CURDIR)/$(RESULTS)/street/report.html"

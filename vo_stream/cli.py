@@ -20,8 +20,8 @@ FilePath = click.Path(path_type=Path)
 
 
 def printable(text: str) -> str:
-    """Return a text as one line that can do a terminal no harm."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    """Return a line of text that can do a terminal no harm."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 class _Commands(click.Group):
@@ -35,7 +35,7 @@ class _Commands(click.Group):
 
 
 def _fail(message: str) -> NoReturn:
-    click.echo(f"vo-stream: {printable(message)}", err=True)
+    click.echo(f"vo-stream: {printable(' '.join(message.split()))}", err=True)
     sys.exit(2)
 
 
@@ -119,6 +119,7 @@ def replay(
         camera_info_topic=config.replay.camera_info_topic,
         rectified=config.replay.rectified,
         calib=calib,
+        groundtruth_topic=config.replay.groundtruth_topic,
     ) as recording:
         prepare_folder(out)
         length = min(recording.length or sys.maxsize, limit or sys.maxsize)

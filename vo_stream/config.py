@@ -194,6 +194,11 @@ class ReplayConfig:
     camera_info_topic: str = _setting(
         "", "CameraInfo topic of a bag; empty takes the one beside the image topic."
     )
+    groundtruth_topic: str = _setting(
+        "",
+        "Topic of a bag with the true poses of the camera's optical frame (PoseStamped or "
+        "Odometry); empty: none.",
+    )
     rectified: bool = _setting(
         False,
         "The images are rectified already: the projection matrix P of CameraInfo holds and there "

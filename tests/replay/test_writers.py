@@ -12,6 +12,7 @@ import pytest
 from vo_stream.camera import CameraModel
 from vo_stream.errors import SourceError
 from vo_stream.replay import writers
+from vo_stream.replay.sources import open_source
 from vo_stream.replay.trajectory import parse_stamp_ns, read_tum
 from vo_stream.replay.writers import write_folder, write_kitti, write_ros2_bag
 from vo_stream.se3 import SE3
@@ -183,3 +184,16 @@ def test_a_place_that_cannot_be_written_is_one_error(name: str, tmp_path: Path) 
     blocked.touch()
     with pytest.raises(SourceError, match="cannot be written"):
         write(name, blocked / "below", iter(posed()))
+
+
+def test_the_bag_of_a_world_is_read_with_its_true_poses(tmp_path: Path) -> None:
+    frames = posed(3)
+    write_ros2_bag(tmp_path / "bag", iter(frames))
+    with open_source(tmp_path / "bag", groundtruth_topic="/groundtruth") as source:
+        assert source.groundtruth is not None
+        for frame, pose in frames:
+            found = source.groundtruth.at(frame.stamp_ns)
+            assert found is not None
+            assert_close(found, pose)
+    with pytest.raises(SourceError, match="no PoseStamped or Odometry on /nowhere; it has /ground"):
+        open_source(tmp_path / "bag", groundtruth_topic="/nowhere")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+POSE_STAMPED = "geometry_msgs/msg/PoseStamped"
+ODOMETRY = "nav_msgs/msg/Odometry"
 
 _LISTED_TOPICS = 20
 
@@ -55,6 +57,17 @@ def chosen_camera_info(
     beside = _printable(beside)
     has = f"it has {_listed(infos)}; choose one" if infos else "it has none"
     raise SourceError(f"{path}: has no CameraInfo on {beside}; {has} or give --calib FILE")
+
+
+def chosen_groundtruth(path: Path, topics: dict[str, TopicInfo], wanted: str) -> str:
+    """Return the wanted topic of poses; raises SourceError."""
+    poses = {n: info for n, info in topics.items() if info.msgtype in (POSE_STAMPED, ODOMETRY)}
+    for name in (wanted, f"/{wanted}"):
+        if name in poses:
+            return name
+    raise SourceError(
+        f"{path}: has no PoseStamped or Odometry on {_printable(wanted)}; it has {_listed(poses)}"
+    )
 
 
 def is_rectified(image_topic: str) -> bool:

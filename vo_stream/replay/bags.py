@@ -18,11 +18,13 @@ from vo_stream.replay.bag_topics import (
     CAMERA_INFO,
     COMPRESSED_IMAGE,
     chosen_camera_info,
+    chosen_groundtruth,
     chosen_topic,
     is_rectified,
 )
 from vo_stream.replay.calibration import read_calibration
 from vo_stream.replay.trajectory import Trajectory
+from vo_stream.se3 import SE3
 from vo_stream.values import NANOSECONDS, Frame
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class BagSource:
         camera_info_topic: str = "",
         rectified: bool = False,
         calib: Path | None = None,
+        groundtruth_topic: str = "",
     ) -> None:
         self.name = path.resolve().name if path.is_dir() else path.resolve().stem
         self.kind = kind
@@ -91,6 +94,9 @@ class BagSource:
                 info_topic = chosen_camera_info(path, topics, self._topic, camera_info_topic)
                 self._camera = self._first_camera(info_topic, topics[info_topic])
                 self._connections += topics[info_topic].connections
+            if groundtruth_topic:
+                name = chosen_groundtruth(path, topics, groundtruth_topic)
+                self.groundtruth = self._poses(name, topics[name])
         except SourceError:
             self.close()
             raise
@@ -184,6 +190,20 @@ class BagSource:
             except ConfigError as error:
                 raise SourceError(f"{self._path}: {topic}: {error}; give --calib FILE") from None
         raise SourceError(f"{self._path}: {topic} holds no CameraInfo; give --calib FILE")
+
+    def _poses(self, topic: str, info: TopicInfo) -> Trajectory:
+        stamps, poses = [], []
+        for _, _, message in self._messages(list(info.connections)):
+            pose = message.pose.pose if hasattr(message.pose, "pose") else message.pose
+            p, q = pose.position, pose.orientation
+            with suppress(ValueError):  # a quaternion of zeros: not known then
+                place = SE3.from_quaternion_xyzw([q.x, q.y, q.z, q.w], [p.x, p.y, p.z])
+                if place.is_finite:
+                    stamps.append(_header_ns(message))
+                    poses.append(place)
+        if not poses:
+            raise SourceError(f"{self._path}: {topic} holds no pose")
+        return Trajectory.from_unsorted(stamps, poses)
 
     def _updated(self, camera: CameraModel, message: Any) -> CameraModel:
         try:

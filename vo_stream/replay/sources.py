@@ -71,20 +71,22 @@ def open_source(
     camera_info_topic: str = "",
     rectified: bool = False,
     calib: Path | None = None,
+    groundtruth_topic: str = "",
 ) -> Source:
     """Open a recording, recognised by what it holds.
 
     `topic`, `camera_info_topic`: of a bag; empty for the only image topic and the CameraInfo
     beside it. `rectified`: the images of the bag, or those that `calib` describes, went through
     rectification already. `calib`: a calibration file that takes the place of the recording's
-    own. Raises SourceError: one line that says which file, and what to do.
+    own. `groundtruth_topic`: of a bag, true poses of the optical frame. Raises SourceError: one
+    line that says which file, and what to do.
     """
     silence_decoders()
     if not path.exists():
         raise SourceError(f"{path}: there is no such file or folder")
     kind = _folder_kind(path) if path.is_dir() else _file_kind(path)
     if kind in ("rosbag1", "rosbag2"):
-        return BagSource(path, kind, topic, camera_info_topic, rectified, calib)
+        return BagSource(path, kind, topic, camera_info_topic, rectified, calib, groundtruth_topic)
     camera = read_calibration(calib, rectified=rectified) if calib else None
     if kind == "video":
         if camera is None:
