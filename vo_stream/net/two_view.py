@@ -1,8 +1,8 @@
 """The motion between two views, from matched points alone.
 
 Points are (n, 2) on the plane z = 1. Nister, "An efficient solution to the five-point relative
-pose problem" (2004); Barath et al., "MAGSAC++" (2020); Hartley, "In defence of the 8-point
-algorithm" (1997).
+pose problem" (2004); Torr and Zisserman, "MLESAC" (2000), for MSAC; Chum et al., "Locally
+optimized RANSAC" (2003); Hartley, "In defence of the 8-point algorithm" (1997).
 """
 
 from __future__ import annotations
