@@ -46,6 +46,11 @@ MAX_NUMBER_PX = 1e7
 """Larger focal lengths and principal points are taken for a broken file."""
 
 _NEWTON_STEPS = 20
+_STEEPEST_START_RAD = 1.5
+_DIFFERENCE = 1e-7
+"""Step of the numeric derivatives, on the plane z = 1."""
+
+_CONVERGED = 1e-11
 _INVERSE_TOLERANCE = 1e-9
 """Largest distance, on the plane z = 1, between a distorted point and the one asked for."""
 
@@ -210,8 +215,8 @@ class CameraModel:
         plane = target.copy()
         if self.distortion_model == "equidistant":  # start on the right side of the tangent
             r = np.linalg.norm(target, axis=-1, keepdims=True)
-            plane *= np.tan(np.minimum(r, 1.5)) / np.where(r > 0.0, r, 1.0)
-        step = 1e-7
+            plane *= np.tan(np.minimum(r, _STEEPEST_START_RAD)) / np.where(r > 0.0, r, 1.0)
+        step = _DIFFERENCE
         with np.errstate(all="ignore"):
             for _ in range(_NEWTON_STEPS):
                 here = self._distort(plane)
@@ -222,7 +227,7 @@ class CameraModel:
                 move_x = (error[..., 0] * dy[..., 1] - error[..., 1] * dy[..., 0]) / determinant
                 move_y = (dx[..., 0] * error[..., 1] - dx[..., 1] * error[..., 0]) / determinant
                 plane += np.stack([move_x, move_y], axis=-1)
-                if np.nanmax(np.abs(error), initial=0.0) < 0.01 * _INVERSE_TOLERANCE:
+                if np.nanmax(np.abs(error), initial=0.0) < _CONVERGED:
                     break
             # A fold of the distortion has a second, mirrored solution: it is not the lens's.
             missed = np.abs(self._distort(plane) - target).max(axis=-1) > _INVERSE_TOLERANCE
@@ -272,8 +277,8 @@ def _pinhole_inside(source: CameraModel, size: tuple[int, int]) -> CameraModel:
     if source.distortion_model == "none" and size == source.size:
         return source  # kept bit for bit, so that such an image is passed through untouched
     edge_u, edge_v = np.linspace(-0.5, width - 0.5, 65), np.linspace(-0.5, height - 0.5, 65)
-    left, right = (_rays_x(source, np.full_like(edge_v, u), edge_v, 0) for u in edge_u[[0, -1]])
-    top, bottom = (_rays_x(source, edge_u, np.full_like(edge_u, v), 1) for v in edge_v[[0, -1]])
+    left, right = (_edge_rays(source, np.full_like(edge_v, u), edge_v, 0) for u in edge_u[[0, -1]])
+    top, bottom = (_edge_rays(source, edge_u, np.full_like(edge_u, v), 1) for v in edge_v[[0, -1]])
     limit = math.tan(MAX_HALF_FOV_RAD)
     x0, x1 = max([-limit, *left]), min([limit, *right])
     y0, y1 = max([-limit, *top]), min([limit, *bottom])
@@ -290,7 +295,7 @@ def _pinhole_inside(source: CameraModel, size: tuple[int, int]) -> CameraModel:
     return CameraModel(*size, fx, fy, -0.5 - x0 * fx, -0.5 - y0 * fy)
 
 
-def _rays_x(source: CameraModel, u: Array, v: Array, axis: int) -> list[float]:
+def _edge_rays(source: CameraModel, u: Array, v: Array, axis: int) -> list[float]:
     """Return one coordinate of the rays at pixels (u, v), without those that have no ray."""
     rays = source.back_project(np.stack([u, v], axis=-1))[:, axis]
     return [float(x) for x in rays if math.isfinite(x)]

@@ -32,6 +32,9 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except VoStreamError as error:
             _fail(str(error))
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "vo-stream"
+            _fail(f"{error.format_message()} See {command} --help.")
 
 
 def _fail(message: str) -> NoReturn:
@@ -49,7 +52,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
             help=f"{setting.help} [default: {setting.default!r}; {setting.allowed}]",
         )
         command = option(command)
-    help_text = "YAML file of settings, as for the ROS node; flags go before it."
+    help_text = "YAML file of settings, as for the ROS node; flags override it."
     return click.option("--config", "config_file", type=FilePath, help=help_text)(command)
 
 
@@ -81,7 +84,9 @@ def main() -> None:
 
 @main.command()
 @click.argument("source", type=FilePath)
-@click.option("--out", type=FilePath, default=Path("out"), help="Folder for the results.")
+@click.option(
+    "--out", type=FilePath, default=Path("out"), show_default=True, help="Folder for the results."
+)
 @click.option("--net", metavar="NAME", help="Motion backend; short for --net.backend.")
 @click.option("--topic", help="Image topic of a bag; short for --replay.topic.")
 @click.option("--calib", type=FilePath, help="Calibration file, in place of the recording's own.")
@@ -171,9 +176,11 @@ def doctor(as_json: bool) -> None:
     if as_json:
         rows = [{"what": f.what, "ok": f.ok, "detail": f.detail} for f in findings]
         click.echo(json.dumps(rows))
-        return
-    for finding in findings:
-        click.echo(f"{'ok' if finding.ok else '--'}  {finding.what:<20} {finding.detail}")
+    else:
+        for finding in findings:
+            click.echo(f"{'ok' if finding.ok else '--'}  {finding.what:<20} {finding.detail}")
+    if any(f.required and not f.ok for f in findings):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

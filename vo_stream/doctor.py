@@ -9,14 +9,8 @@ from importlib import metadata
 from importlib.util import find_spec
 
 import vo_stream
-from vo_stream.net.backends import BACKENDS, why_not
 
-LIBRARIES = {
-    "numpy": "",
-    "cv2": "",
-    "transforms3d": "",
-    "rosbags": "",
-}
+LIBRARIES = ("numpy", "cv2", "transforms3d", "rosbags", "click", "tqdm", "yaml")
 """Modules that must be there."""
 
 OPTIONAL = {
@@ -24,20 +18,27 @@ OPTIONAL = {
 }
 """Modules that switch something on, and how to get them."""
 
-_DISTRIBUTIONS = {"cv2": ("opencv-python-headless", "opencv-python", "opencv-contrib-python")}
+_DISTRIBUTIONS = {
+    "yaml": ("pyyaml",),
+    "cv2": ("opencv-python-headless", "opencv-python", "opencv-contrib-python"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the doctor's: `what`, whether it is `ok`, and its version or what to do."""
+    """One line of the doctor's: `what`, whether it is `ok`, and its version or what to do.
+
+    `required`: without it nothing runs.
+    """
 
     what: str
     ok: bool
     detail: str
+    required: bool = False
 
 
 def examine() -> list[Finding]:
-    """Look at what is installed; imports nothing heavy and starts nothing."""
+    """Look at what is installed, and open each backend once with default settings."""
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     findings = [
         Finding("vo_stream", True, vo_stream.__version__),
@@ -48,14 +49,22 @@ def examine() -> list[Finding]:
         version = _version(module)
         package = _DISTRIBUTIONS.get(module, (module,))[0]
         remedy = f"missing: pip install {package}"
-        findings.append(Finding(module, bool(version), version or remedy))
+        findings.append(Finding(module, bool(version), version or remedy, required=True))
     for module, remedy in OPTIONAL.items():
         version = _version(module)
         findings.append(Finding(module, bool(version), version or f"not installed: {remedy}"))
-    for name in BACKENDS:
-        reason = why_not(name)
-        findings.append(Finding(f"backend {name}", not reason, reason or "runs here"))
+    findings += _backends()
     return findings
+
+
+def _backends() -> list[Finding]:
+    try:
+        from vo_stream.net.backends import BACKENDS, why_not
+
+        reasons = {name: why_not(name) for name in BACKENDS}
+    except ImportError as error:  # a library that is missing or broken
+        return [Finding("backends", False, f"cannot be loaded: {error}")]
+    return [Finding(f"backend {n}", not why, why or "runs here") for n, why in reasons.items()]
 
 
 def _version(module: str) -> str:

@@ -63,6 +63,7 @@ def run(estimates: tuple[Estimate, ...], truth: Trajectory | None = None) -> Run
         estimates=estimates,
         latencies_ms={k: rng.gamma(9.0, 1.0, len(estimates)) for k in ("rectify", "net", "step")},
         groundtruth=truth,
+        unjudged="" if enough else "no ground truth to compare with",
         metrics=evaluate(path, truth, stds=stds).as_dict() if enough and truth else None,
         skipped={"no calibration yet": 2},
         seconds=1.5,

@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from vo_stream.config import GeometricConfig
 from vo_stream.corners import CornerTracker, Image, Pixels, detect
-from vo_stream.net.landmarks import Landmarks, Solution
+from vo_stream.net.landmarks import Landmarks
 from vo_stream.net.motion_solver import (
-    BEST_DEPTH_STD,
     MIN_SCALE_INFORMATION,
     MIN_SUPPORT,
     Matches,
@@ -27,20 +26,12 @@ from vo_stream.net.motion_solver import (
 from vo_stream.net.ray_grid import RayGrid
 from vo_stream.net.stepnet import NetSpec, NetState
 from vo_stream.net.two_view import MIN_POINTS, essential_motion, rotation_between
-from vo_stream.se3 import SE3, Array
+from vo_stream.net.uncertainty import FIRST_NOISE_PX, common_std, learned_noise_px, motion_std
+from vo_stream.se3 import SE3
 from vo_stream.values import Motion
 
 FIRST_DEPTH = 10.0
 """Median depth of the first scene: this fixes the backend's unit of length."""
-
-FIRST_NOISE_PX = 0.5
-NOISE_RANGE_PX = (0.2, 3.0)
-NOISE_RATE = 0.2
-"""Standard deviation of a tracked corner: where it starts, its range, and the share of each
-frame's evidence that enters it."""
-
-MEDIAN_OF_RAYLEIGH = 1.1774
-"""Median length of a two-dimensional error whose coordinates have a standard deviation of 1."""
 
 DRIFT_PER_FRAME = 0.1
 """Growth of a corner's variance with each frame it has been followed, as a part of it."""
@@ -48,18 +39,24 @@ DRIFT_PER_FRAME = 0.1
 FORGET = 0.9
 """Share of what is known of a landmark's depth that still holds a frame later."""
 
+DEPTH_MAX_STD = 1.0
+"""Landmarks whose depth is known to this part of it tell the scene's median depth."""
+
+BLIND_DEPTH_STD = 0.01
+BLIND_ANGLE_STD_RAD = 0.01
+"""Least standard deviations of a guessed motion: parts of the median depth, and radians."""
+
+LONGEST_PREDICTION = 3.0
+"""A motion is predicted to go on for at most this many of its own durations."""
+
+MIN_MATCHED = 0.5
+"""With a smaller share of corners matched the prediction was no help, or the view is new."""
+
 REFILL = 0.75
 """New corners are looked for when this share of the last lot is left."""
 
 KEEP_IMAGE_S = 0.3
 """How long the last good image is kept for matching while new ones show nothing."""
-
-COMMON_ERROR_PX = 0.2
-"""What calibration, rolling shutter and the like shift all corners by together: it does not
-average out, so no motion is known better."""
-
-COMMON_SCALE_ERROR = 0.02
-"""The same for a motion's length and direction, as a part of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +67,8 @@ class GeometricState:
     there were after the last search for corners.
     `camera_from_reported`: where the odometer has been told the camera is, since.
     `prev_from_curr`, `dt_s`: the last motion. `age_s`: time since the image. `depth`: median
-    depth of the scene. `noise_px`: standard deviation of a tracked corner.
+    depth of the scene. `noise_px`: standard deviation of a tracked corner. `doubts`: in how many
+    frames on end the landmarks were contradicted. `has_scale`: a unit of length was chosen.
     """
 
     image: Image | None = None
@@ -84,6 +82,7 @@ class GeometricState:
     depth: float = FIRST_DEPTH
     noise_px: float = FIRST_NOISE_PX
     doubts: int = 0
+    has_scale: bool = False
 
 
 class GeometricNet:
@@ -99,7 +98,7 @@ class GeometricNet:
         if after is None:
             return GeometricState()
         assert isinstance(after, GeometricState)
-        return GeometricState(depth=after.depth, noise_px=after.noise_px)
+        return GeometricState(depth=after.depth, noise_px=after.noise_px, has_scale=after.has_scale)
 
     def close(self) -> None:
         """Nothing to free."""
@@ -124,7 +123,7 @@ class GeometricNet:
         solution = solve_motion(matches, predicted, state.depth, state.doubts)
         if solution is None:
             motion = self._rotation_only(matches, grid, state)
-            if 2 * len(matches.pixels) >= len(state.pixels):
+            if len(matches.pixels) >= MIN_MATCHED * len(state.pixels):
                 # The image stays, so that slow motion adds up to parallax over several frames.
                 reported = state.camera_from_reported @ motion.prev_from_curr
                 return motion, replace(
@@ -139,10 +138,17 @@ class GeometricNet:
             if support.mean() < MIN_SUPPORT or support.sum() < MIN_POINTS:
                 reason = "the corners agree on no motion"
                 return self._blind(image, grid, dt_s, state, predicted, reason)
-            motion = _motion(solution, state, grid)
+            restarted = solution.new_scale and state.has_scale  # the first scale is the unit
+            std = motion_std(solution, state.depth, grid.pixel, restarted)
+            seen = state.camera_from_reported.inverse() @ solution.curr_from_prev.inverse()
+            motion = Motion(seen, std, reason="scale started anew" if restarted else "")
             doubted = is_contradicted(solution, matches)
-            state = replace(state, doubts=state.doubts + 1 if doubted else 0)
-            state = _noise_learned(state, solution, support)
+            state = replace(
+                state,
+                doubts=state.doubts + 1 if doubted else 0,
+                has_scale=True,
+                noise_px=learned_noise_px(state.noise_px, solution, support),
+            )
             matches = replace(
                 matches, pixels=matches.pixels[support], landmarks=solution.landmarks[support]
             )
@@ -155,7 +161,7 @@ class GeometricNet:
         assert state.image is not None
         guess = _expected_pixels(state, predicted, grid)
         pixels, good, noise_px = self._tracker.track(state.image, image, state.pixels, guess)
-        if 2 * good.sum() < len(good):  # the prediction was no help: start where they were
+        if good.sum() < MIN_MATCHED * len(good):  # start where they were
             again = self._tracker.track(state.image, image, state.pixels)
             better = again[1] & ~good
             pixels[better], noise_px[better] = again[0][better], again[2][better]
@@ -191,7 +197,7 @@ class GeometricNet:
         turn = SE3.from_rotation_translation(rotation.T, np.zeros(3))
         angle = float(np.median(parallax)) + state.noise_px * grid.pixel
         std = np.repeat([angle * state.depth, angle / np.sqrt(len(parallax))], 3)
-        std = np.hypot(std, _common_std(turn, state.depth, grid))
+        std = np.hypot(std, common_std(turn, state.depth, grid.pixel))
         return Motion(state.camera_from_reported.inverse() @ turn, std)
 
     def _next(
@@ -211,7 +217,7 @@ class GeometricNet:
             age=matches.landmarks.age + 1,
         )
         depth = state.depth
-        known = landmarks.relative_std < 1.0
+        known = landmarks.relative_std < DEPTH_MAX_STD
         if known.any() and scale_information(landmarks) >= MIN_SCALE_INFORMATION:
             depth = float(np.median(landmarks.points()[known, 2] / landmarks.inverse_depth[known]))
         following = replace(
@@ -238,8 +244,8 @@ class GeometricNet:
     ) -> tuple[Motion, GeometricState]:
         """Guess that the motion went on; wait for a better image before starting over."""
         guess = state.camera_from_reported.inverse() @ predicted
-        length = float(np.linalg.norm(guess.translation)) + 0.01 * state.depth
-        std = np.concatenate([np.full(3, length), np.full(3, guess.angle + 0.01)])
+        length = float(np.linalg.norm(guess.translation)) + BLIND_DEPTH_STD * state.depth
+        std = np.concatenate([np.full(3, length), np.full(3, guess.angle + BLIND_ANGLE_STD_RAD)])
         motion = Motion(guess, std, observed=False, reason=reason)
         waiting = replace(state, camera_from_reported=predicted, prev_from_curr=guess, dt_s=dt_s)
         if state.age_s <= KEEP_IMAGE_S:
@@ -250,6 +256,7 @@ class GeometricNet:
             dt_s=dt_s,
             depth=state.depth,
             noise_px=state.noise_px,
+            has_scale=state.has_scale,
         )
         return motion, self._refill(fresh, grid)
 
@@ -273,7 +280,9 @@ def _predict(state: GeometricState, dt_s: float) -> SE3:
     """Return image_from_camera if the camera goes on as it did."""
     if state.dt_s <= 0.0:
         return state.camera_from_reported
-    steps = min(3.0, dt_s / state.dt_s)  # a longer wait says little of the motion in it
+    steps = min(
+        LONGEST_PREDICTION, dt_s / state.dt_s
+    )  # a longer wait says little of the motion in it
     return state.camera_from_reported @ SE3.exp(steps * state.prev_from_curr.log())
 
 
@@ -287,32 +296,3 @@ def _expected_pixels(state: GeometricState, predicted: SE3, grid: RayGrid) -> Pi
     pixels = plane * grid.focal + grid.centre
     inside = (pixels >= 0).all(axis=1) & (pixels <= [width - 1, height - 1]).all(axis=1)
     return np.where((in_front & inside)[:, None], pixels, state.pixels).astype(np.float32)
-
-
-def _motion(solution: Solution, state: GeometricState, grid: RayGrid) -> Motion:
-    """Return the motion with standard deviations from the residuals that are left."""
-    covariance = np.linalg.inv(solution.information)
-    image_from_camera = solution.curr_from_prev.inverse()
-    common = _common_std(image_from_camera, state.depth, grid)
-    std = np.sqrt(np.maximum(np.diag(covariance), 0.0) + common**2)
-    return Motion(state.camera_from_reported.inverse() @ image_from_camera, std)
-
-
-def _common_std(motion: SE3, depth: float, grid: RayGrid) -> Array:
-    """Return the (6,) standard deviations that no number of corners brings down."""
-    angle = COMMON_ERROR_PX * grid.pixel
-    length = COMMON_SCALE_ERROR * float(np.linalg.norm(motion.translation))
-    return np.repeat([np.hypot(angle * depth, length), angle], 3)
-
-
-def _noise_learned(
-    state: GeometricState, solution: Solution, supported: npt.NDArray[np.bool_]
-) -> GeometricState:
-    """Return the state with the corner noise moved towards what the residuals show."""
-    known = supported & (solution.landmarks.relative_std < 3 * BEST_DEPTH_STD)
-    if known.sum() < MIN_POINTS:
-        return state
-    ratio = float(np.median(solution.errors[known])) / MEDIAN_OF_RAYLEIGH
-    return replace(
-        state, noise_px=float(np.clip(state.noise_px * ratio**NOISE_RATE, *NOISE_RANGE_PX))
-    )

@@ -118,7 +118,7 @@ class Solution:
     `curr_from_prev`: the camera's motion. `information`: (6, 6) of its twist error (v, w) in the
     new camera's frame. `landmarks`: the same ones, still in the old frame, better known.
     `errors`: (n,) their reprojection errors in standard deviations. `valid`: (n,) those in front
-    of the camera.
+    of the camera. `new_scale`: the length of the motion was not carried over but chosen.
     """
 
     curr_from_prev: SE3
@@ -126,6 +126,7 @@ class Solution:
     landmarks: Landmarks
     errors: Array
     valid: Mask
+    new_scale: bool = False
 
 
 def solve(

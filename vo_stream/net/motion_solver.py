@@ -40,6 +40,10 @@ GAUGE_STD = 0.01
 OUTLIER = 5.0
 """Reprojection error, in standard deviations, beyond which a landmark is dropped."""
 
+EPIPOLAR_SLACK = 2.0
+"""A match may lie this many times farther from its epipolar line than the two views' own fit
+allows: the motion was not fitted to that distance."""
+
 BEHIND = 2.0
 """A depth this many standard deviations behind the camera is wrong."""
 
@@ -132,7 +136,8 @@ def _new_scale(matches: Matches, predicted: SE3, depth: float) -> Solution:
     along = start.translation / (GAUGE_STD * length**2)
     gauge = np.zeros((6, 6))
     gauge[:3, :3] = np.outer(along, along)
-    return solve(landmarks, matches.curr, matches.noise, start, gauge)
+    solution = solve(landmarks, matches.curr, matches.noise, start, gauge)
+    return replace(solution, new_scale=True)
 
 
 def scale_information(landmarks: Landmarks) -> float:
@@ -150,7 +155,7 @@ def supported_by(solution: Solution, matches: Matches) -> Mask:
         solution.valid
         & (solution.errors < OUTLIER)
         & (landmarks.inverse_depth > -BEHIND * std)
-        & (distance < 2.0 * matches.epipolar_px * matches.pixel)
+        & (distance < EPIPOLAR_SLACK * matches.epipolar_px * matches.pixel)
     )
 
 

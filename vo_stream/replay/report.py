@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from vo_stream.errors import SourceError
 from vo_stream.replay import report_tables as tables
 from vo_stream.replay import svg
+from vo_stream.replay.atomic import write_atomically
 from vo_stream.replay.metrics import ErrorCurves, error_curves
 from vo_stream.replay.report_style import STYLE
 from vo_stream.replay.report_tables import ALIGNMENT_NAMES, drawn_stage, length_unit
@@ -39,12 +39,7 @@ def write_report(path: Path, run: RunResult) -> None:
 
     Raises OSError where the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(render_report(run), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, render_report(run))
 
 
 def render_report(run: RunResult) -> str:
@@ -119,7 +114,7 @@ def _path_figure(run: RunResult, curves: ErrorCurves | None, why_not: str) -> st
         )
         caption = "in the ground truth's frame"
         if curves.alignment == "sim3":
-            caption += f", estimate enlarged {number(curves.similarity.scale)} times"
+            caption += f", estimate scaled by {number(curves.similarity.scale)}"
     x_axis, y_axis = (AXES[i] for i in plane)
     chart = svg.path_plot(
         [Line(path[:, plane], colour) for path, colour in paths],

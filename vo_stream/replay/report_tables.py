@@ -36,14 +36,14 @@ def headline(run: RunResult) -> str:
         t_rel = _at(metrics, "t_rel_percent", scaled)
         if t_rel is None:
             figures.append(
-                ("RPE over 1 s, RMSE", _at(metrics, "rpe_translation_rmse_m", scaled), "m")
+                ("translation error over 1 s", _at(metrics, "rpe_translation_rmse_m", scaled), "m")
             )
-            figures.append(("RPE over 1 s, RMSE", metrics.get("rpe_rotation_rmse_deg"), "°"))
+            figures.append(("rotation error over 1 s", metrics.get("rpe_rotation_rmse_deg"), "°"))
         else:
             after = "" if run.metric else " after one global scale"
             figures.append((f"t_rel{after}", t_rel, "%"))
             figures.append(("r_rel", metrics.get("r_rel_deg_per_100m"), "°/100 m"))
-        figures.append(("Sim(3) scale, true to estimated", metrics.get("scale_sim3"), ""))
+        figures.append(("scale that fits the estimate", metrics.get("scale_sim3"), ""))
     else:
         figures.append(("path length", _path_length(run), length_unit(run)))
     counts = Counter(conditions(run.estimates))
@@ -90,7 +90,7 @@ def accuracy(metrics: Mapping[str, object]) -> str:
     )
     relative = [
         ("t_rel (%)", "t_rel_percent"),
-        ("RPE over 1 s, RMSE (m)", "rpe_translation_rmse_m"),
+        ("RPE over 1 s, translation RMSE (m)", "rpe_translation_rmse_m"),
         ("path length (m)", "path_length_m"),
         ("path while standing (m)", "standing_path_m"),
     ]
@@ -111,7 +111,7 @@ def accuracy(metrics: Mapping[str, object]) -> str:
     table += _table(["", ""], [[name, metrics.get(key)] for name, key in single])
     lengths = metrics.get("kitti_lengths_m")
     note = ""
-    if isinstance(lengths, Sequence) and len(lengths):
+    if isinstance(lengths, Sequence) and len(lengths) and metrics.get("kitti_segments"):
         note = (
             f"t_rel and r_rel over {number(metrics.get('kitti_segments'))} pieces of "
             f"{lengths[0]:g} to {lengths[-1]:g} m of path."
@@ -149,7 +149,7 @@ def latencies(run: RunResult) -> str:
         values = values[np.isfinite(values)]
         if len(values):
             figures = np.percentile(values, (50, 95, 99, 100))
-            rows.append([stage, *(f"{ms:.2f}" for ms in figures)])
+            rows.append([stage, *(round(float(ms), 2) for ms in figures)])
     if not rows:
         return ""
     table = _table(["milliseconds", "p50", "p95", "p99", "slowest"], rows)

@@ -30,10 +30,9 @@ class RunResult:
     `name`, `kind`: which recording and of what format; `backend`: what estimated the motion, and
     `metric` whether its lengths are metres. `estimates`: one per frame, in order of arrival.
     `latencies_ms`: (n,) per stage. `groundtruth`: None where the recording has none; `metrics`:
-    `Metrics.as_dict()`, None where there was nothing to compare. `skipped`: frames that never
-    reached the odometer, counted by reason. `seconds`, `cpu_seconds`: wall and processor time of
-    the run, decoding included. `config`:
-    `Config.as_dict()`.
+    `Metrics.as_dict()`, None where there was nothing to compare: `unjudged` says why. `skipped`:
+    frames that never reached the odometer, counted by reason. `seconds`, `cpu_seconds`: wall and
+    processor time of the run, decoding included. `config`: `Config.as_dict()`.
     """
 
     name: str
@@ -44,6 +43,7 @@ class RunResult:
     latencies_ms: Mapping[str, npt.NDArray[np.float64]]
     groundtruth: Trajectory | None
     metrics: Mapping[str, object] | None
+    unjudged: str
     skipped: Mapping[str, int]
     seconds: float
     cpu_seconds: float

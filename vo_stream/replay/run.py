@@ -20,6 +20,7 @@ import vo_stream
 from vo_stream.config import Config
 from vo_stream.errors import SourceError
 from vo_stream.net.stepnet import NetSpec
+from vo_stream.replay.atomic import write_atomically
 from vo_stream.replay.metrics import evaluate
 from vo_stream.replay.report import write_report
 from vo_stream.replay.result import (
@@ -36,9 +37,6 @@ from vo_stream.values import Estimate, Status
 
 PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "max": 100.0}
 
-MIN_JUDGED_POSES = 3
-"""Fewer poses cannot be aligned with ground truth."""
-
 
 def replay(
     source: Source,
@@ -51,7 +49,7 @@ def replay(
     """Feed a recording to an odometer, frame by frame and none dropped.
 
     `limit`: frames at most. `progress` is called with each estimate. Raises SourceError where
-    the recording holds no usable image.
+    the recording holds no usable image. What is kept is about 2 kB a frame.
     """
     estimates: list[Estimate] = []
     stages: dict[str, list[float]] = {"wait": [], "rectify": [], "net": [], "step": []}
@@ -70,6 +68,9 @@ def replay(
     if not estimates:
         reasons = ", ".join(f"{n} x {reason}" for reason, n in source.skipped.items())
         raise SourceError(f"{source.name}: no frame could be used ({reasons or 'it is empty'})")
+    if all(e.refused for e in estimates):
+        raise SourceError(f"{source.name}: every frame was refused: {estimates[0].reason}")
+    metrics, unjudged = _judged(estimates, source.groundtruth, spec.metric)
     return RunResult(
         name=source.name,
         kind=source.kind,
@@ -78,7 +79,8 @@ def replay(
         estimates=tuple(estimates),
         latencies_ms={stage: np.array(ms) for stage, ms in stages.items()},
         groundtruth=source.groundtruth,
-        metrics=_judged(estimates, source.groundtruth, spec.metric),
+        metrics=metrics,
+        unjudged=unjudged,
         skipped=dict(source.skipped),
         seconds=seconds,
         cpu_seconds=cpu_seconds,
@@ -88,15 +90,15 @@ def replay(
 
 def _judged(
     estimates: Sequence[Estimate], groundtruth: Trajectory | None, metric: bool
-) -> Mapping[str, object] | None:
-    """Return the metrics, None where there is no ground truth for enough of the poses."""
+) -> tuple[Mapping[str, object] | None, str]:
+    """Return the metrics, or None and why there are none."""
+    if groundtruth is None:
+        return None, "no ground truth to compare with"
     trajectory, stds = trajectory_of(estimates)
-    if groundtruth is None or len(trajectory) < MIN_JUDGED_POSES:
-        return None
     try:
-        return evaluate(trajectory, groundtruth, stds=stds, metric=metric).as_dict()
-    except SourceError:  # ground truth of another time
-        return None
+        return evaluate(trajectory, groundtruth, stds=stds, metric=metric).as_dict(), ""
+    except SourceError as error:  # too few poses, or ground truth of another time
+        return None, str(error)
 
 
 def prepare_folder(folder: Path) -> None:
@@ -118,6 +120,9 @@ def write_results(folder: Path, run: RunResult) -> dict[str, Path]:
     files = {name: folder / name for name in ("live.tum", "summary.json", "report.html")}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("live.session*.tum"):
+            old.unlink()
+        header = f"# timestamp tx ty tz qx qy qz qw, odom_from_camera; metric: {run.metric}\n"
         judged = list(comparable(run.estimates))
         for number, indices in sessions(run.estimates).items():
             name = "live.tum" if indices == judged else f"live.session{number}.tum"
@@ -125,22 +130,12 @@ def write_results(folder: Path, run: RunResult) -> dict[str, Path]:
                 format_tum(e.stamp_ns, e.odom_from_camera)
                 for e in (run.estimates[i] for i in indices)
             )
-            write_atomically(folder / name, "".join(lines))
+            write_atomically(folder / name, header + "".join(lines))
         write_atomically(files["summary.json"], json.dumps(summary(run), indent=2) + "\n")
         write_report(files["report.html"], run)
     except OSError as error:
         raise SourceError(f"{folder}: cannot be written to ({error.strerror})") from None
     return files
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def summary(run: RunResult) -> dict[str, object]:
@@ -170,6 +165,7 @@ def summary(run: RunResult) -> dict[str, object]:
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
         "python": platform.python_version(),
         "metrics": run.metrics,
+        "unjudged": run.unjudged,
         "config": run.config,
     }
 

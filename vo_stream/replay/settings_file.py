@@ -23,7 +23,8 @@ def read_settings(path: Path, base: Config | None = None) -> Config:
         text = path.read_text(encoding="utf-8")
         tree = load_yaml(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
+        why = getattr(error, "strerror", "") or error
+        raise ConfigError(f"{path}: cannot be read ({why})") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         line = " ".join(str(error).split())
         raise ConfigError(f"{path}: is not valid YAML ({line})") from None

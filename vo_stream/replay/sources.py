@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from vo_stream.replay.images import image_files
 from vo_stream.replay.trajectory import Trajectory
 from vo_stream.replay.video import VIDEO_SUFFIXES, VideoSource
 from vo_stream.values import Frame
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -82,11 +85,19 @@ def open_source(
     line that says which file, and what to do.
     """
     silence_decoders()
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: is no usable path ({error})") from None
+    if not exists:
         raise SourceError(f"{path}: there is no such file or folder")
     kind = _folder_kind(path) if path.is_dir() else _file_kind(path)
     if kind in ("rosbag1", "rosbag2"):
         return BagSource(path, kind, topic, camera_info_topic, rectified, calib, groundtruth_topic)
+    if topic or camera_info_topic or groundtruth_topic:
+        logger.warning("%s: is no bag, so the topics that were named have no effect", path)
+    if rectified and not calib:
+        logger.warning("%s: rectified has no effect without --calib here", path)
     camera = read_calibration(calib, rectified=rectified) if calib else None
     if kind == "video":
         if camera is None:

@@ -52,9 +52,11 @@ def run_text(run: RunResult) -> str:
         if figures[key]:
             lines.append(f"{key}: {_counts(figures[key])}")
     if run.metrics is None:
-        lines.append("no ground truth to compare with")
+        lines.append(run.unjudged)
     else:
-        lines.append(metrics_text(run.metrics))
+        # Lengths that are not metres mean nothing beside the true ones before they are scaled.
+        shown = run.metrics if run.metric else only_alignment(run.metrics, "sim3")
+        lines.append(metrics_text(shown))
     return "\n".join(lines)
 
 

@@ -96,7 +96,8 @@ def read_tum(path: Path) -> Trajectory:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: cannot be read as a TUM trajectory ({error})") from None
+        why = getattr(error, "strerror", "") or error
+        raise SourceError(f"{path}: cannot be read as a TUM trajectory ({why})") from None
     for number, line in enumerate(lines, start=1):
         words = line.replace(",", " ").split()
         if not words or words[0].startswith("#"):

@@ -79,6 +79,7 @@ class Odometer:
         self._state: StreamState | None = None
         self._sessions = 0
         self._rectifier: Rectifier | None = None
+        self._last_refusal = ""
 
     @property
     def state(self) -> StreamState | None:
@@ -125,8 +126,7 @@ class Odometer:
             if frame.stamp_ns == state.stamp_ns:
                 return "the stamp is the previous one's"
             if frame.stamp_ns < state.stamp_ns:
-                late_ms = (state.stamp_ns - frame.stamp_ns) / 1e6
-                return f"the stamp is {late_ms:.1f} ms older than the previous one's"
+                return "the stamp is older than the previous one's"
         if self._rectifier is None or self._rectifier.source != frame.camera:
             try:
                 self._rectifier = Rectifier(
@@ -144,7 +144,8 @@ class Odometer:
         """Return why the backend must start anew; empty where it can go on."""
         gap_s = (frame.stamp_ns - state.stamp_ns) / NANOSECONDS
         if gap_s > self._config.max_gap_s:
-            return f"a gap of {gap_s:.2f} s"
+            logger.info("a gap of %.2f s", gap_s)
+            return "a gap"
         return "the camera's calibration changed" if frame.camera != state.camera else ""
 
     def _begin(self, frame: Frame) -> tuple[StreamState, Estimate]:
@@ -188,9 +189,14 @@ class Odometer:
         if fault or motion is None:  # the backend's memory may be spoiled with it
             _, net = self._net.step(image, rays, 0.0, self._net.start())
             motion = Motion(SE3.identity(), self._blind_std(dt_s), observed=False, reason=fault)
-        rest = state.rest if self._still(image, state) else Rest.at(frame.stamp_ns, image)
-        if rest is state.rest and frame.stamp_ns - rest.stamp_ns >= SETTLE_NS:
-            motion = Motion(SE3.identity(), np.full(6, REST_STD), reason="at rest")
+        was_resting = state.stamp_ns - state.rest.stamp_ns >= SETTLE_NS
+        if not self._still(image, state):
+            rest = Rest.at(frame.stamp_ns, image)
+            motion = self._after_rest(motion) if was_resting else motion
+        else:
+            rest = state.rest
+            if frame.stamp_ns - rest.stamp_ns >= SETTLE_NS:
+                motion = Motion(SE3.identity(), np.full(6, REST_STD), reason="at rest")
         tracking = state.tracking.after(dt_s, motion.observed, self._config.max_coast_s)
         following = replace(state, stamp_ns=frame.stamp_ns, tracking=tracking, net=net, rest=rest)
         if tracking.status is Status.LOST:
@@ -228,6 +234,15 @@ class Odometer:
         threshold = self._config.zero_motion_px
         return threshold > 0.0 and state.rest.holds(image, threshold)
 
+    def _after_rest(self, motion: Motion) -> Motion:
+        """Return the first motion after a rest, as uncertain as what the rest may have hidden."""
+        assert self._rectifier is not None
+        angle = self._config.zero_motion_px / min(
+            self._rectifier.camera.fx, self._rectifier.camera.fy
+        )
+        hidden = np.concatenate([motion.std[:3], np.full(3, angle)])
+        return replace(motion, std=np.hypot(motion.std, hidden))
+
     def _fault(self, motion: Motion | None, dt_s: float) -> str:
         """Return why a backend's motion cannot be true; empty where it can."""
         if motion is None:
@@ -237,10 +252,12 @@ class Odometer:
         dt_s = max(dt_s, SHORTEST_STEP_S)
         speed = float(np.linalg.norm(motion.prev_from_curr.translation)) / dt_s
         if speed > self._config.max_speed_m_s:
-            return f"the backend's motion is too fast: {speed:.0f} m/s"
+            logger.info("the backend's motion is %.0f m/s", speed)
+            return "the backend's motion is too fast"
         turn_rate = motion.prev_from_curr.angle / dt_s
         if turn_rate > self._config.max_turn_rate_rad_s:
-            return f"the backend's turn is too fast: {turn_rate:.1f} rad/s"
+            logger.info("the backend's turn is %.1f rad/s", turn_rate)
+            return "the backend's turn is too fast"
         return ""
 
     def _blind_std(self, dt_s: float) -> Array:
@@ -271,7 +288,9 @@ class Odometer:
 
     def _refused(self, frame: Frame, state: StreamState | None, reason: str) -> Estimate:
         """Answer a frame that changes nothing with the pose as it is."""
-        logger.warning("frame refused: %s", reason)
+        if reason != self._last_refusal:  # one line for a thousand frames
+            logger.warning("frame at %d ns refused: %s", frame.stamp_ns, reason)
+            self._last_refusal = reason
         return Estimate(
             stamp_ns=frame.stamp_ns,
             status=state.tracking.status if state else Status.INITIALIZING,
