@@ -66,6 +66,7 @@ COLUMNS: dict[str, Callable[[Sequence[Run]], str]] = {
         runs, lambda r: r["metrics"]["rpe_translation_rmse_m"]["scaled"], 3
     ),
     "RPE 1 s deg": lambda runs: spread(runs, lambda r: r["metrics"]["rpe_rotation_rmse_deg"], 2),
+    "NEES": lambda runs: spread(runs, lambda r: r["metrics"]["nees"]["all"], 1),
     "degraded, lost, refused": lambda runs: ", ".join(
         str(max(r["conditions"].get(c, 0) for r in runs)) for c in ("degraded", "lost", "refused")
     ),

@@ -251,3 +251,13 @@ def test_a_recorded_path() -> None:
     assert result.metrics is not None
     assert result.metrics["kitti_lengths_m"] == [10.0, 20.0, 30.0, 40.0, 50.0]
     parsed(render_report(result))
+
+
+def test_the_latency_table_holds_numbers() -> None:
+    page = render_report(run(drive(40)))
+    table = page[page.index("Latency by stage") :]
+    row = re.search(r'<tr><th scope="row">step</th>(.*?)</tr>', table)
+    assert row is not None
+    cells = re.findall(r"<td>(.*?)</td>", row.group(1))
+    assert len(cells) == 4
+    assert all(float(cell) > 0.0 for cell in cells)
