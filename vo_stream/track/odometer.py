@@ -98,7 +98,7 @@ class Odometer:
         began = time.perf_counter()
         self.times = StageTimes()
         state = self._state
-        refusal = self._refusal(frame, state)
+        refusal = self._refusal(frame, state) or self._prepare_rectifier(frame.camera)
         if refusal:
             return self._refused(frame, state, refusal)
         if state is None or self._turned_back(frame, state):
@@ -127,11 +127,13 @@ class Odometer:
                 return "the stamp is the previous one's"
             if frame.stamp_ns < state.stamp_ns:
                 return "the stamp is older than the previous one's"
-        if self._rectifier is None or self._rectifier.source != frame.camera:
+        return ""
+
+    def _prepare_rectifier(self, camera: CameraModel) -> str:
+        """Keep the rectifier, or make one for a new camera; return why there can be none."""
+        if self._rectifier is None or self._rectifier.source != camera:
             try:
-                self._rectifier = Rectifier(
-                    frame.camera, self._net.spec.input_size(frame.camera.size)
-                )
+                self._rectifier = Rectifier(camera, self._net.spec.input_size(camera.size))
             except ConfigError as error:
                 return str(error)
         return ""
@@ -144,7 +146,6 @@ class Odometer:
         """Return why the backend must start anew; empty where it can go on."""
         gap_s = (frame.stamp_ns - state.stamp_ns) / NANOSECONDS
         if gap_s > self._config.max_gap_s:
-            logger.info("a gap of %.2f s", gap_s)
             return "a gap"
         return "the camera's calibration changed" if frame.camera != state.camera else ""
 
@@ -189,14 +190,7 @@ class Odometer:
         if fault or motion is None:  # the backend's memory may be spoiled with it
             _, net = self._net.step(image, rays, 0.0, self._net.start())
             motion = Motion(SE3.identity(), self._blind_std(dt_s), observed=False, reason=fault)
-        was_resting = state.stamp_ns - state.rest.stamp_ns >= SETTLE_NS
-        if not self._still(image, state):
-            rest = Rest.at(frame.stamp_ns, image)
-            motion = self._after_rest(motion) if was_resting else motion
-        else:
-            rest = state.rest
-            if frame.stamp_ns - rest.stamp_ns >= SETTLE_NS:
-                motion = Motion(SE3.identity(), np.full(6, REST_STD), reason="at rest")
+        motion, rest = self._gated(motion, frame.stamp_ns, image, state)
         tracking = state.tracking.after(dt_s, motion.observed, self._config.max_coast_s)
         following = replace(state, stamp_ns=frame.stamp_ns, tracking=tracking, net=net, rest=rest)
         if tracking.status is Status.LOST:
@@ -230,9 +224,18 @@ class Odometer:
         _, net = self._timed_step(image, rays, 0.0, self._net.start(after))
         return net, Rest.at(frame.stamp_ns, image)
 
-    def _still(self, image: Image, state: StreamState) -> bool:
+    def _gated(
+        self, motion: Motion, stamp_ns: int, image: Image, state: StreamState
+    ) -> tuple[Motion, Rest]:
+        """Let the picture decide whether there was a motion at all; return the rest to go on."""
         threshold = self._config.zero_motion_px
-        return threshold > 0.0 and state.rest.holds(image, threshold)
+        if threshold > 0.0 and state.rest.holds(image, threshold):
+            if stamp_ns - state.rest.stamp_ns >= SETTLE_NS:
+                motion = Motion(SE3.identity(), np.full(6, REST_STD), reason="at rest")
+            return motion, state.rest
+        if threshold > 0.0 and state.stamp_ns - state.rest.stamp_ns >= SETTLE_NS:
+            motion = self._after_rest(motion)
+        return motion, Rest.at(stamp_ns, image)
 
     def _after_rest(self, motion: Motion) -> Motion:
         """Return the first motion after a rest, as uncertain as what the rest may have hidden."""
