@@ -15,10 +15,12 @@ from vo_stream.config import GeometricConfig
 from vo_stream.corners import CornerTracker, Image, Pixels, detect
 from vo_stream.net.landmarks import Landmarks
 from vo_stream.net.motion_solver import (
+    MIN_PARALLAX_PX,
     MIN_SCALE_INFORMATION,
     MIN_SUPPORT,
     Matches,
     is_contradicted,
+    parallax_px,
     scale_information,
     solve_motion,
     supported_by,
@@ -123,16 +125,6 @@ class GeometricNet:
         solution = solve_motion(matches, predicted, state.depth, state.doubts)
         if solution is None:
             motion = self._rotation_only(matches, grid, state)
-            if len(matches.pixels) >= MIN_MATCHED * len(state.pixels):
-                # The image stays, so that slow motion adds up to parallax over several frames.
-                reported = state.camera_from_reported @ motion.prev_from_curr
-                return motion, replace(
-                    state,
-                    camera_from_reported=reported,
-                    prev_from_curr=motion.prev_from_curr,
-                    dt_s=dt_s,
-                    age_s=0.0,
-                )
         else:
             support = supported_by(solution, matches)
             if support.mean() < MIN_SUPPORT or support.sum() < MIN_POINTS:
@@ -152,6 +144,10 @@ class GeometricNet:
             matches = replace(
                 matches, pixels=matches.pixels[support], landmarks=solution.landmarks[support]
             )
+        if len(matches.pixels) >= MIN_MATCHED * len(state.pixels) and (
+            solution is None or parallax_px(matches, solution) < MIN_PARALLAX_PX
+        ):
+            return motion, _waiting(state, motion, dt_s)
         return motion, self._next(image, grid, dt_s, state, matches, motion)
 
     def _match(
@@ -274,6 +270,21 @@ class GeometricNet:
             landmarks=state.landmarks.joined(fresh),
             refilled=len(state.pixels) + len(found),
         )
+
+
+def _waiting(state: GeometricState, motion: Motion, dt_s: float) -> GeometricState:
+    """Return the state after a motion too small for its image to tell anything of depths.
+
+    The old image stays, so that slow motion adds up to parallax over several frames, and the
+    errors of each do not.
+    """
+    return replace(
+        state,
+        camera_from_reported=state.camera_from_reported @ motion.prev_from_curr,
+        prev_from_curr=motion.prev_from_curr,
+        dt_s=dt_s,
+        age_s=0.0,
+    )
 
 
 def _predict(state: GeometricState, dt_s: float) -> SE3:

@@ -174,6 +174,14 @@ def is_contradicted(solution: Solution, matches: Matches) -> bool:
     return mine + floor > CONTRADICTION**2 * (two_view + floor)
 
 
+def parallax_px(matches: Matches, solution: Solution) -> float:
+    """Return the median distance, in pixels, that the solved turn leaves between matches."""
+    turned = np.concatenate([matches.prev, np.ones((len(matches.prev), 1))], axis=1)
+    turned = turned @ solution.curr_from_prev.rotation.T
+    distance = np.linalg.norm(turned[:, :2] / turned[:, 2:] - matches.curr, axis=1)
+    return float(np.median(distance)) / matches.pixel
+
+
 def _parallax_shows(matches: Matches) -> bool:
     """Return whether two views show more than a rotation."""
     _, parallax = rotation_between(matches.prev, matches.curr, matches.pixel)
