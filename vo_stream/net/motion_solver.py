@@ -95,7 +95,7 @@ def solve_motion(matches: Matches, predicted: SE3, depth: float, doubts: int) ->
     `predicted`: prev_from_curr as expected. `depth`: the scene's median depth so far. `doubts`:
     in how many frames on end the landmarks were contradicted.
     """
-    best = None
+    best, speed = None, float(np.linalg.norm(predicted.translation))
     if scale_information(matches.landmarks) >= MIN_SCALE_INFORMATION:
         best = _with_scale(matches, predicted)
         if supported_by(best, matches).mean() >= MIN_SUPPORT:
@@ -105,7 +105,8 @@ def solve_motion(matches: Matches, predicted: SE3, depth: float, doubts: int) ->
                 known = matches.landmarks.information * DOUBT
                 doubted = replace(matches.landmarks, information=known)
                 return solve(doubted, matches.curr, matches.noise, best.curr_from_prev, NO_GAUGE)
-    return _new_scale(matches, predicted, depth) if _parallax_shows(matches) else best
+            speed = 0.0  # the motions before were as wrong as this one
+    return _new_scale(matches, speed, depth) if _parallax_shows(matches) else best
 
 
 def _with_scale(matches: Matches, predicted: SE3) -> Solution:
@@ -122,15 +123,14 @@ def _with_scale(matches: Matches, predicted: SE3) -> Solution:
     return other if supported_by(other, matches).sum() > support.sum() else best
 
 
-def _new_scale(matches: Matches, predicted: SE3, depth: float) -> Solution:
-    """Start the scale from two views: the camera is as fast as it was.
+def _new_scale(matches: Matches, speed: float, depth: float) -> Solution:
+    """Start the scale from two views: the step is as long as the last, `speed`.
 
-    Where it was not moving, the scene's median depth is what it was.
+    Where that was nothing, or nothing to rely on, the scene's median depth is what it was.
     """
     depth_in_steps = median_depth(matches.prev, matches.curr, matches.two_view)
-    length = float(np.linalg.norm(predicted.translation))
-    if length < MIN_PARALLAX_PX * matches.pixel * depth:
-        length = depth / depth_in_steps
+    standing = speed < MIN_PARALLAX_PX * matches.pixel * depth
+    length = depth / depth_in_steps if standing else speed
     start = matches.two_view.curr_from_prev(length)
     landmarks = Landmarks.first_seen(matches.prev, 1.0 / (depth_in_steps * length))
     along = start.translation / (GAUGE_STD * length**2)
