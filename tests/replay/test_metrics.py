@@ -392,3 +392,14 @@ def test_none_only_makes_the_start_equal() -> None:
     pairs = associate(moved(estimate, 1.0, SE3.exp([1.0, 2.0, 3.0, 0.5, 0.6, 0.7])), truth)
     aligned = align(pairs, "none").apply(pairs.estimate)
     assert_allclose(aligned.translations, positions(estimate), atol=1e-9)
+
+
+def test_a_straight_path_does_not_turn_the_rotation_error() -> None:
+    """Positions on a line say nothing of the turn about it; the orientations do."""
+    stamps = np.arange(50) * 100_000_000
+    true = [SE3.exp([0.0, 0.0, 0.5 * i, 0.0, 0.0, 0.0]) for i in range(50)]
+    world = SE3.exp([1.0, 2.0, 3.0, 0.3, -0.5, 0.9])
+    estimate = Trajectory(stamps, tuple(world @ pose for pose in true))
+    for alignment in ("se3", "sim3"):
+        curves = error_curves(estimate, Trajectory(stamps, tuple(true)), alignment)
+        assert_allclose(curves.rotation_deg, 0.0, atol=1e-4)

@@ -182,6 +182,16 @@ def align(pairs: Pairs, alignment: Alignment) -> Similarity:
     )
 
 
+def align_orientation(pairs: Pairs) -> Similarity:
+    """Return the turn that lays the estimate's orientations over the true ones, on the whole.
+
+    Positions along a straight line leave the turn about it open; orientations do not.
+    """
+    true_from_estimate = pairs.groundtruth @ pairs.estimate.inverse()
+    mean = _mean_rotation(true_from_estimate.quaternions)
+    return Similarity(1.0, SE3.from_rotation_translation(mean, np.zeros(3)))
+
+
 def umeyama(
     source: Array, target: Array, *, with_scale: bool, prior: npt.ArrayLike | None = None
 ) -> Similarity:

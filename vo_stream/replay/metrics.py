@@ -23,6 +23,7 @@ from vo_stream.replay.alignment import (
     PoseStack,
     Similarity,
     align,
+    align_orientation,
     associate,
 )
 from vo_stream.replay.trajectory import SAME_TIME_NS, Trajectory
@@ -93,7 +94,8 @@ class ErrorCurves:
     """Error of every paired pose after one alignment.
 
     `pairs`: the poses compared; `aligned`: the estimate in the ground truth's frame;
-    `translation_m`, `rotation_deg`: (n,).
+    `translation_m`: (n,). `rotation_deg`: (n,), after aligning the orientations on the whole,
+    except where nothing is aligned.
     """
 
     pairs: Pairs
@@ -179,7 +181,8 @@ def error_curves(
     similarity = align(pairs, alignment)
     aligned = similarity.apply(pairs.estimate)
     miss = np.linalg.norm(aligned.translations - pairs.groundtruth.translations, axis=1)
-    turn = (pairs.groundtruth.inverse() @ aligned).angles
+    turned = aligned if alignment == "none" else align_orientation(pairs).apply(pairs.estimate)
+    turn = (pairs.groundtruth.inverse() @ turned).angles
     return ErrorCurves(pairs, alignment, similarity, aligned, miss, np.degrees(turn))
 
 

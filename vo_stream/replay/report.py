@@ -131,10 +131,11 @@ def _error_figures(run: RunResult, curves: ErrorCurves | None) -> str:
     elapsed = elapsed_s(run.estimates)
     seconds = elapsed[comparable(run.estimates)[curves.pairs.indices]]
     aligned = f"after {ALIGNMENT_NAMES[curves.alignment]} alignment"
+    turned = "after aligning the mean orientation"
     return "".join(
         _figure(
             f"{what} error",
-            f"{aligned}, largest {number(float(error.max()))}{space}{unit}",
+            f"{how}, largest {number(float(error.max()))}{space}{unit}",
             svg.line_chart(
                 [Line(np.column_stack([seconds, error]), "c-est")],
                 title=f"{what} error over time",
@@ -143,9 +144,9 @@ def _error_figures(run: RunResult, curves: ErrorCurves | None) -> str:
                 x_range=(0.0, float(elapsed[-1])),
             ),
         )
-        for what, error, space, unit in [
-            ("Translation", curves.translation_m, "\u202f", "m"),
-            ("Rotation", curves.rotation_deg, "", "°"),
+        for what, how, error, space, unit in [
+            ("Translation", aligned, curves.translation_m, "\u202f", "m"),
+            ("Rotation", turned, curves.rotation_deg, "", "°"),
         ]
     )
 

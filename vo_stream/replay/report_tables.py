@@ -149,7 +149,7 @@ def latencies(run: RunResult) -> str:
         values = values[np.isfinite(values)]
         if len(values):
             figures = np.percentile(values, (50, 95, 99, 100))
-            rows.append([stage, *(round(float(ms), 2) for ms in figures)])
+            rows.append([stage, *(round(float(ms), 1) for ms in figures)])
     if not rows:
         return ""
     table = _table(["milliseconds", "p50", "p95", "p99", "slowest"], rows)
