@@ -165,8 +165,11 @@ class Watched:
 
     def following_ns(self) -> int:
         """Return the stamp of a frame that comes in its time."""
-        following = self.newest_ns + PERIOD_NS
-        return following if following < INT64 - NANOSECONDS else 0
+        if self.newest_ns + PERIOD_NS >= INT64 - NANOSECONDS:
+            self.newest_ns = 0  # the clock was set, and runs on from there
+        else:
+            self.newest_ns += PERIOD_NS
+        return self.newest_ns
 
     def step(self, frame: Frame) -> Estimate:
         """Pass a frame on and check the answer."""

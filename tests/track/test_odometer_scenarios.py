@@ -120,6 +120,9 @@ class Broken(Enum):
     STAMP_REPEATED = "refused; pose and backend untouched; the next frame goes on"
     STAMP_LATE = "refused; pose and backend untouched; the next frame goes on"
     BAG_LOOPS = "a new session at the origin, once"
+    CLOCK_IS_SET = "the first frame waits, the second confirms: a new session, once"
+    ONE_WRONG_STAMP = "refused, an hour ahead or behind; the next frame goes on"
+    LONG_PAUSE = "the first frame waits, the second confirms: pose kept, then tracking"
     GAP_BELOW_LIMIT = "an ordinary step with a longer dt"
     GAP_ABOVE_LIMIT = "pose kept, covariance grown, backend started anew, then tracking"
     WRONG_SIZE = "refused"
@@ -169,11 +172,38 @@ def stamp_late() -> None:
 
 def bag_loops() -> None:
     world = World()
-    first, *others = world.step(*(frame(i - 100) for i in range(5)))
+    first, *others = world.step(*(frame(i - 50) for i in range(5)))
     assert first.status is Status.INITIALIZING
     assert first.session == world.last.session + 1
     assert np.abs(first.odom_from_camera.log()).max() == 0.0
     assert all(o.session == first.session and o.status is Status.TRACKING for o in others)
+
+
+def clock_is_set() -> None:
+    world = World()
+    waits, first, *others = world.step(*(frame(i - 36_000) for i in range(5)))
+    assert waits.refused
+    assert "confirm" in waits.reason
+    assert first.status is Status.INITIALIZING
+    assert first.session == world.last.session + 1
+    assert {o.session for o in others} == {first.session}
+    assert {o.status for o in others} == {Status.TRACKING}
+
+
+def one_wrong_stamp() -> None:
+    refused_and_goes_on(World(), frame(36_000), "jumps")
+    refused_and_goes_on(World(), frame(-36_000), "jumps")
+
+
+def long_pause() -> None:
+    world = World()
+    waits, first, after = world.step(frame(600), frame(601), frame(602))
+    assert waits.refused
+    assert first.status is Status.INITIALIZING
+    assert "gap" in first.reason
+    assert first.session == world.last.session
+    assert moved(world.last, first) < 1e-12
+    assert after.status is Status.TRACKING
 
 
 def gap_below_limit() -> None:
@@ -347,7 +377,8 @@ def extreme_stamps() -> None:
     world = World()
     stamps = [2**63 - 1, -(2**63), 0, -1, 2**63 - 1, 2**62, 10 * FRAME_NS]
     estimates = world.step(*(Frame(s, noise_image(1), CAMERA) for s in stamps))
-    assert all(e.refused or e.status is Status.INITIALIZING for e in estimates)
+    assert all(e.refused or e.status is Status.INITIALIZING for e in estimates[:-1])
+    assert estimates[-1].status is Status.TRACKING  # the stream's own next stamp
 
 
 SCENARIOS: dict[Broken, Callable[[], None]] = {

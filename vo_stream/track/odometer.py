@@ -15,6 +15,7 @@ from vo_stream.config import TrackConfig
 from vo_stream.errors import ConfigError
 from vo_stream.net.stepnet import NetState, StepNet
 from vo_stream.se3 import SE3, Array
+from vo_stream.track.stamps import StampCheck
 from vo_stream.track.status import Tracking
 from vo_stream.track.zero_motion import SETTLE_NS, Rest
 from vo_stream.values import NANOSECONDS, Estimate, Frame, Motion, Status
@@ -80,6 +81,7 @@ class Odometer:
         self._sessions = 0
         self._rectifier: Rectifier | None = None
         self._last_refusal = ""
+        self._stamps = StampCheck(config.max_backwards_s)
 
     @property
     def state(self) -> StreamState | None:
@@ -101,7 +103,7 @@ class Odometer:
         refusal = self._refusal(frame, state) or self._prepare_rectifier(frame.camera)
         if refusal:
             return self._refused(frame, state, refusal)
-        if state is None or self._turned_back(frame, state):
+        if state is None or self._stamps.turned_back(frame.stamp_ns, state.stamp_ns):
             following, estimate = self._begin(frame)
         elif self._interrupted(frame, state):
             following, estimate = self._resume(frame, state)
@@ -122,11 +124,8 @@ class Odometer:
         if (width, height) != frame.camera.size:
             calibrated = "{}x{}".format(*frame.camera.size)
             return f"the image is {width}x{height}, its calibration is for {calibrated}"
-        if state is not None and not self._turned_back(frame, state):
-            if frame.stamp_ns == state.stamp_ns:
-                return "the stamp is the previous one's"
-            if frame.stamp_ns < state.stamp_ns:
-                return "the stamp is older than the previous one's"
+        if state is not None:
+            return self._stamps.refusal(frame.stamp_ns, state.stamp_ns)
         return ""
 
     def _prepare_rectifier(self, camera: CameraModel) -> str:
@@ -137,10 +136,6 @@ class Odometer:
             except ConfigError as error:
                 return str(error)
         return ""
-
-    def _turned_back(self, frame: Frame, state: StreamState) -> bool:
-        back_ns = self._config.max_backwards_s * NANOSECONDS
-        return frame.stamp_ns < state.stamp_ns - back_ns
 
     def _interrupted(self, frame: Frame, state: StreamState) -> str:
         """Return why the backend must start anew; empty where it can go on."""
