@@ -26,7 +26,7 @@ def value_of(config: Config, key: str) -> object:
 def refused(key: str, value: object) -> str:
     """Return the one line that refuses a value, after checking that it says what helps."""
     with pytest.raises(ConfigError) as caught:
-        Config.from_dict({key: value}, "robot.yaml")
+        Config().replaced({key: value}, "robot.yaml")
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(f"robot.yaml: {key}: ")
@@ -109,7 +109,7 @@ def test_a_number_too_large_for_a_float_is_refused_like_any_other(setting: Setti
     ],
 )
 def test_values_are_read_as_a_person_means_them(key: str, value: object, parsed: object) -> None:
-    result = value_of(Config.from_dict({key: value}), key)
+    result = value_of(Config().replaced({key: value}), key)
     assert result == parsed
     assert type(result) is type(parsed)
 
@@ -144,7 +144,7 @@ def test_an_unknown_setting_is_answered_with_near_ones(key: str, near: str) -> N
     section, name = key.split(".")
     for tree in ({key: 1}, {section: {name: 1}}):
         with pytest.raises(ConfigError) as caught:
-            Config.from_dict(tree, "robot.yaml")
+            Config().replaced(tree, "robot.yaml")
         message = str(caught.value)
         assert message.startswith(f"robot.yaml: unknown setting {key!r}; known: ")
         suggested = re.split(", ", message.split("known: ")[1])
@@ -155,13 +155,13 @@ def test_an_unknown_setting_is_answered_with_near_ones(key: str, near: str) -> N
 @pytest.mark.parametrize("key", ["", "net", "zzzzzzz", "net.backend.name", "net\nbackend", "."])
 def test_a_key_like_none_of_them_is_answered_in_one_line(key: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Config.from_dict({key: 1}, "robot.yaml")
+        Config().replaced({key: 1}, "robot.yaml")
     assert "\n" not in str(caught.value)
     assert "net.backend" in str(caught.value)
 
 
 def test_nested_and_dotted_keys_may_be_mixed() -> None:
-    config = Config.from_dict(
+    config = Config().replaced(
         {"geometric.corners": 200, "geometric": {"seed": 3, "levels": 2}, "geometric.seed": 4}
     )
     assert config.geometric == dataclasses.replace(
@@ -171,7 +171,7 @@ def test_nested_and_dotted_keys_may_be_mixed() -> None:
 
 
 def test_replacing_leaves_the_original_and_the_rest_alone() -> None:
-    base = Config.from_dict({"track.max_gap_s": 3.0, "geometric.corners": 100})
+    base = Config().replaced({"track.max_gap_s": 3.0, "geometric.corners": 100})
     changed = base.replaced({"geometric": {"seed": 7}})
     assert base.geometric.seed == 0
     assert (changed.geometric.seed, changed.geometric.corners) == (7, 100)
@@ -181,10 +181,10 @@ def test_replacing_leaves_the_original_and_the_rest_alone() -> None:
 
 
 def test_the_tree_as_a_dictionary_builds_the_same_tree() -> None:
-    config = Config.from_dict({"replay.topic": "/a", "net.backend": "geometric"})
+    config = Config().replaced({"replay.topic": "/a", "net.backend": "geometric"})
     tree = config.as_dict()
     assert tree["replay"]["topic"] == "/a"
     assert {f"{section}.{name}" for section, leaves in tree.items() for name in leaves} == set(
         SETTINGS
     )
-    assert Config.from_dict(tree) == config
+    assert Config().replaced(tree) == config

@@ -87,7 +87,7 @@ class NetConfig:
 
 @dataclass(frozen=True, slots=True)
 class GeometricConfig:
-    """The classical two-view backend: tracked corners and the essential matrix."""
+    """The classical backend: tracked corners, the essential matrix, landmarks that carry scale."""
 
     max_pixels: int = _setting(
         480_000,
@@ -214,11 +214,6 @@ class Config:
     geometric: GeometricConfig = field(default_factory=GeometricConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
-
-    @staticmethod
-    def from_dict(tree: Mapping[str, object], where: str = "settings") -> Config:
-        """Build from nested or dotted keys; raise ConfigError naming `where` and the key."""
-        return Config().replaced(tree, where)
 
     def replaced(self, tree: Mapping[str, object], where: str = "settings") -> Config:
         """Return a copy with the nested or dotted keys of `tree` set anew; raises ConfigError."""

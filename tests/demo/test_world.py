@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vo_stream.camera import CameraModel
-from vo_stream.demo import paths as paths
+from vo_stream.demo import paths
 from vo_stream.demo.render import NO_SURFACE, Rendering
 from vo_stream.demo.world import NOISE_GREY, WORLDS, World, render_demo, scaled
 from vo_stream.errors import SourceError

@@ -67,7 +67,7 @@ def test_auto_opens_geometric_and_logs_why(caplog: pytest.LogCaptureFixture) -> 
 def test_a_named_backend_carries_its_name(name: str) -> None:
     if why_not(name):
         pytest.skip(why_not(name))
-    net = open_backend(Config.from_dict({"net.backend": name}))
+    net = open_backend(Config().replaced({"net.backend": name}))
     assert net.spec.name == name
     net.close()
 

@@ -38,7 +38,7 @@ net:
 geometric: {corners: 200, epipolar_px: 2}
 track.max_gap_s: 0.5
 """
-EXPECTED = Config.from_dict(
+EXPECTED = Config().replaced(
     {
         "net.backend": "geometric",
         "geometric.corners": 200,
@@ -62,7 +62,7 @@ def test_every_default_survives_a_file(tmp_path: Path) -> None:
 
 
 def test_what_a_file_does_not_say_stays_as_it_was(tmp_path: Path) -> None:
-    base = Config.from_dict({"geometric.seed": 5, "geometric.corners": 100})
+    base = Config().replaced({"geometric.seed": 5, "geometric.corners": 100})
     config = read_settings(written(tmp_path, "geometric: {corners: 300}"), base)
     assert (config.geometric.seed, config.geometric.corners) == (5, 300)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from vo_stream.camera import CameraModel
-from vo_stream.demo import paths as paths
+from vo_stream.demo import paths
 from vo_stream.demo.furniture import room_scene
 from vo_stream.demo.houses import street_scene
 from vo_stream.demo.render import Rendering, Scene

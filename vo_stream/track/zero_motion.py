@@ -2,7 +2,8 @@
 
 Small patches of the picture are compared with what they were when the camera came to rest; one
 Lucas-Kanade step says how far each has moved since, to a few hundredths of a pixel. Comparing with
-the start of the rest, not with the previous frame, slow motion adds up and ends it.
+the start of the rest, not with the previous frame, slow motion adds up and ends it; what it moved
+until then is lost.
 """
 
 from __future__ import annotations
