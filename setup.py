@@ -41,9 +41,11 @@ setup(
     ],
     install_requires=[
         "click>=8.1",
+        "numba>=0.60",
         "numpy>=1.26",
         "opencv-python-headless>=4.9",
         "pyyaml>=6.0.1",
+        "pyzmq>=26.0",
         "rosbags>=0.11.6",
         "tqdm>=4.66",
         "transforms3d>=0.4.2",

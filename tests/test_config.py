@@ -8,9 +8,10 @@ import re
 
 import pytest
 
-from vo_stream.config import Config, Setting, settings
+from vo_stream.config import Config, settings
 from vo_stream.errors import ConfigError
 from vo_stream.net.backends import BACKENDS
+from vo_stream.setting import Setting
 
 SETTINGS = {s.key: s for s in settings()}
 RANGED = [s for s in SETTINGS.values() if s.minimum is not None]

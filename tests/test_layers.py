@@ -16,7 +16,7 @@ PACKAGE = "vo_stream"
 ROOT = Path(__file__).parent.parent
 MAX_LINES = 330
 
-GROUND = ("errors", "se3", "camera", "values", "config", "encodings", "corners")
+GROUND = ("errors", "se3", "camera", "values", "setting", "config", "encodings", "corners")
 ROOMS = ("net", "track", "adjust", "link", "replay", "ros", "training", "demo")
 DOORS = ("cli", "doctor")
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from vo_stream.config import Config, Setting, settings
+from vo_stream.config import Config, settings
+from vo_stream.setting import Setting
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 100

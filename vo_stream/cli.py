@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 import click
 
 import vo_stream
-from vo_stream.config import Config, Setting, settings
+from vo_stream.config import Config, settings
 from vo_stream.errors import VoStreamError
+from vo_stream.setting import Setting
 
 FilePath = click.Path(path_type=Path)
 

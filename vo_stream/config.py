@@ -11,73 +11,17 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, NamedTuple, get_type_hints
+from typing import get_type_hints
 
 from vo_stream.errors import ConfigError
-
-
-class Setting(NamedTuple):
-    """One leaf of the tree: dotted `key`, python `type`, and what `_setting` was told."""
-
-    key: str
-    type: type
-    default: object
-    help: str
-    unit: str
-    minimum: float | None
-    maximum: float | None
-    choices: tuple[str, ...]
-
-    @property
-    def allowed(self) -> str:
-        """The allowed values, for a person."""
-        if self.type is bool:
-            return "true or false"
-        if self.choices:
-            return "one of " + ", ".join(self.choices)
-        kind = {int: "a whole number", float: "a number", str: "a text"}[self.type]
-        unit = f" {self.unit}" if self.unit else ""
-        if self.minimum is None:
-            return kind
-        return f"{kind} from {_plain(self.minimum)} to {_plain(self.maximum)}{unit}"
-
-    def parse(self, value: object, where: str) -> object:
-        """Return `value` as this setting's type; raise ConfigError where it is not allowed.
-
-        Texts are read as numbers and booleans too, since that is what a command line gives.
-        """
-        parsed = _converted(value, self.type)
-        ok = parsed is not None
-        if ok and self.choices:
-            ok = parsed in self.choices
-        if ok and isinstance(parsed, (int, float)) and self.minimum is not None:
-            assert self.maximum is not None
-            ok = self.minimum <= parsed <= self.maximum  # nan is neither
-        if not ok:
-            raise ConfigError(f"{where}: {self.key}: {value!r} is not {self.allowed}")
-        return parsed
-
-
-def _setting(
-    default: object,
-    help: str,  # noqa: A002 - the field's word for it
-    *,
-    unit: str = "",
-    within: tuple[float, float] | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    low, high = within or (None, None)
-    return field(
-        default=default,
-        metadata={"help": help, "unit": unit, "low": low, "high": high, "choices": choices},
-    )
+from vo_stream.setting import Setting, setting
 
 
 @dataclass(frozen=True, slots=True)
 class NetConfig:
     """Which backend estimates the motion between frames."""
 
-    backend: str = _setting(
+    backend: str = setting(
         "auto",
         "Motion backend. auto takes the best one that runs here and logs why; a named one that "
         "cannot run is an error.",
@@ -89,38 +33,38 @@ class NetConfig:
 class GeometricConfig:
     """The classical backend: tracked corners, the essential matrix, landmarks that carry scale."""
 
-    max_pixels: int = _setting(
+    max_pixels: int = setting(
         480_000,
         "Images with more pixels are scaled down to about this many before corners are tracked.",
         unit="px",
         within=(10_000, 4_000_000),
     )
-    corners: int = _setting(500, "Corners tracked from frame to frame, at most.", within=(50, 2000))
-    window_px: int = _setting(
+    corners: int = setting(500, "Corners tracked from frame to frame, at most.", within=(50, 2000))
+    window_px: int = setting(
         15, "Side of the window that the corner tracker compares.", unit="px", within=(7, 41)
     )
-    levels: int = _setting(
+    levels: int = setting(
         4, "Pyramid levels of the corner tracker; more follow faster motion.", within=(1, 6)
     )
-    forward_backward_px: float = _setting(
+    forward_backward_px: float = setting(
         0.5,
         "A corner is dropped when tracking it there and back misses its start by more.",
         unit="px",
         within=(0.05, 5.0),
     )
-    epipolar_px: float = _setting(
+    epipolar_px: float = setting(
         1.0,
         "Largest distance from its epipolar line at which a corner still supports a motion.",
         unit="px",
         within=(0.1, 5.0),
     )
-    solver: str = _setting(
+    solver: str = setting(
         "five_point",
         "Minimal solver of the essential matrix (five_point: Nister 2004; eight_point: Hartley "
         "1997, degenerate on planes).",
         choices=("five_point", "eight_point"),
     )
-    seed: int = _setting(
+    seed: int = setting(
         0, "Seed of the random sampling; equal seeds give equal results.", within=(0, 2**31 - 1)
     )
 
@@ -129,53 +73,53 @@ class GeometricConfig:
 class TrackConfig:
     """The odometer: what it refuses, when it waits, when it gives up."""
 
-    max_gap_s: float = _setting(
+    max_gap_s: float = setting(
         1.0,
         "A longer pause between frames restarts the backend; the pose is kept, its covariance "
         "grows by what the camera may have moved.",
         unit="s",
         within=(0.05, 60.0),
     )
-    max_backwards_s: float = _setting(
+    max_backwards_s: float = setting(
         1.0,
         "A stamp that goes back by less is refused; by more it starts a new session (a bag that "
         "loops, a clock that was set).",
         unit="s",
         within=(0.0, 3600.0),
     )
-    max_coast_s: float = _setting(
+    max_coast_s: float = setting(
         0.5,
         "How long the pose goes on at the last speed while the images show no motion; then it is "
         "LOST and held.",
         unit="s",
         within=(0.3, 5.0),
     )
-    max_speed_m_s: float = _setting(
+    max_speed_m_s: float = setting(
         100.0,
         "A faster motion is an error of the backend and taken as not seen.",
         unit="m/s",
         within=(0.1, 1000.0),
     )
-    max_turn_rate_rad_s: float = _setting(
+    max_turn_rate_rad_s: float = setting(
         10.0,
         "A faster turn is an error of the backend and taken as not seen.",
         unit="rad/s",
         within=(0.1, 100.0),
     )
-    lost_speed_m_s: float = _setting(
+    lost_speed_m_s: float = setting(
         2.0,
         "Speed at which the position's standard deviation grows while nothing is seen of the "
         "motion (LOST, gaps).",
         unit="m/s",
         within=(0.01, 100.0),
     )
-    lost_turn_rate_rad_s: float = _setting(
+    lost_turn_rate_rad_s: float = setting(
         0.5,
         "Rate at which the heading's standard deviation grows meanwhile.",
         unit="rad/s",
         within=(0.01, 10.0),
     )
-    zero_motion_px: float = _setting(
+    zero_motion_px: float = setting(
         0.3,
         "The camera stands still while the picture stays within this distance of where it was "
         "when it came to rest; 0 switches the gate off.",
@@ -185,21 +129,88 @@ class TrackConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ScaleConfig:
+    """Where metres come from. One camera alone does not see them."""
+
+    source: str = setting(
+        "network",
+        "network: the backend's lengths, metres where it knows them. camera_height: the ground "
+        "seen by a camera of known height. fixed: the backend's lengths times scale.factor, taken "
+        "as metres. none: lengths are never called metres.",
+        choices=("network", "camera_height", "fixed", "none"),
+    )
+    camera_height_m: float = setting(
+        0.0,
+        "Height of the camera above flat ground, for scale.source camera_height; needs the "
+        "adjuster. 0: not known.",
+        unit="m",
+        within=(0.0, 100.0),
+    )
+    factor: float = setting(
+        1.0,
+        "What the backend's lengths are multiplied by, for scale.source fixed.",
+        within=(1e-6, 1e6),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustConfig:
+    """The background adjuster: keyframes refined together, over a window."""
+
+    max_pixels: int = setting(
+        310_000,
+        "Images with more pixels are scaled down to about this many before corners are tracked.",
+        unit="px",
+        within=(10_000, 4_000_000),
+    )
+    tracks: int = setting(300, "Corners tracked through the frames, at most.", within=(50, 2000))
+    window: int = setting(8, "Keyframes that are refined together.", within=(3, 30))
+
+
+@dataclass(frozen=True, slots=True)
+class LinkConfig:
+    """The way to the adjuster's process."""
+
+    endpoint: str = setting(
+        "",
+        "Where an adjuster on another computer listens: tcp://host:port. Empty starts one here, "
+        "in a process of its own.",
+    )
+    server_key: str = setting(
+        "",
+        "File with the public CURVE key of that adjuster. Without it only this computer's own "
+        "addresses are used.",
+    )
+    client_key: str = setting("", "File with this computer's secret CURVE key.")
+    queue: int = setting(
+        8,
+        "Frames that may wait for the adjuster; the oldest is dropped and counted.",
+        within=(1, 1000),
+    )
+    hang_s: float = setting(
+        5.0,
+        "An adjuster that has not answered for this long is replaced.",
+        unit="s",
+        within=(0.5, 600.0),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayConfig:
     """How recordings are read."""
 
-    topic: str = _setting(
+    topic: str = setting(
         "", "Image topic of a bag; empty takes the only one there is, or asks for a choice."
     )
-    camera_info_topic: str = _setting(
+    camera_info_topic: str = setting(
         "", "CameraInfo topic of a bag; empty takes the one beside the image topic."
     )
-    groundtruth_topic: str = _setting(
+    groundtruth_topic: str = setting(
         "",
         "Topic of a bag with the true poses of the camera's optical frame (PoseStamped or "
         "Odometry); empty: none.",
     )
-    rectified: bool = _setting(
+    rectified: bool = setting(
         False,
         "The images are rectified already: the projection matrix P of CameraInfo holds and there "
         "is no distortion. Topics whose name ends in image_rect are taken so anyway.",
@@ -213,6 +224,9 @@ class Config:
     net: NetConfig = field(default_factory=NetConfig)
     geometric: GeometricConfig = field(default_factory=GeometricConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    adjust: AdjustConfig = field(default_factory=AdjustConfig)
+    link: LinkConfig = field(default_factory=LinkConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
 
     def replaced(self, tree: Mapping[str, object], where: str = "settings") -> Config:
@@ -255,11 +269,6 @@ def settings() -> Iterator[Setting]:
             )
 
 
-def _plain(number: float | None) -> str:
-    """Return a number without an exponent."""
-    return f"{number:.15g}"
-
-
 def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in tree.items():
         path = f"{prefix}{key}"
@@ -267,26 +276,3 @@ def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, o
             yield from _flat(value, path + ".")
         else:
             yield path, value
-
-
-def _converted(value: object, to: type) -> object | None:
-    """Return `value` as `to`, or None where that would bend it."""
-    if to is bool:
-        if isinstance(value, str):
-            return {"true": True, "false": False}.get(value.lower())
-        return value if isinstance(value, bool) else None
-    if to is str:
-        return value if isinstance(value, str) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        return int(value) if to is int and not isinstance(value, float) else _number(value, to)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _number(value: int | float | str, to: type) -> object | None:
-    number = float(value)
-    if to is float:
-        return number
-    return int(number) if number.is_integer() else None

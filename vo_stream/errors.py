@@ -18,3 +18,7 @@ class SourceError(VoStreamError):
 
 class NetError(VoStreamError):
     """A motion backend cannot be loaded or run here."""
+
+
+class LinkError(VoStreamError):
+    """The way to the background adjuster cannot be set up."""

@@ -84,6 +84,8 @@ class Estimate:
     (`true = estimate @ exp(error)`). `metric`: whether lengths are metres.
     `motion`: what was added to the pose; None where nothing was (a first frame, LOST, refused).
     `session`: counts the stream's restarts; poses of different sessions do not compare.
+    `scale`: what the backend's own lengths were multiplied by in `motion` (1 unless a refinement or
+    a setting said otherwise).
     `reason`: why the status is not TRACKING or the frame was refused; for the log, never parsed.
     `refused`: the frame could not be used; the state is as if it had not come.
     """
@@ -95,11 +97,56 @@ class Estimate:
     metric: bool
     motion: Motion | None
     session: int
+    scale: float = 1.0
     reason: str = ""
     refused: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "covariance", read_only(self.covariance))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Keyframe:
+    """A frame whose pose the adjuster refines.
+
+    `map_from_camera`: pose of its optical frame in `map`, in the map's unit of length.
+    """
+
+    stamp_ns: int
+    map_from_camera: SE3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refinement:
+    """What the background adjuster says after a new keyframe.
+
+    `session`: of the estimates it was made from. `stamp_ns`: of the newest keyframe.
+    `map_from_odom`: where the live trajectory's frame lies in `map`, exact at that stamp; the
+    first keyframe of a session has the same pose in both. `scale`: what the backend's own lengths
+    must be multiplied by to be the map's, and `scale_std` the standard deviation of its logarithm,
+    infinite where the window does not show it. `metric`: whether the map's lengths are metres;
+    `scale_source`: what made them so, for people.
+    `keyframes`: the window, oldest first. `landmarks`: (n, 3) float32 points in `map`, and
+    `landmark_stds`: (n,) float32 their standard deviation along the ray, as a part of the depth.
+    `reason`: why the window could not be solved; the poses are then the last good ones, carried on
+    by the live motion. Empty where it was solved. For the log, never parsed.
+    """
+
+    session: int
+    stamp_ns: int
+    map_from_odom: SE3
+    scale: float
+    scale_std: float
+    metric: bool
+    scale_source: str
+    keyframes: tuple[Keyframe, ...]
+    landmarks: npt.NDArray[np.float32]
+    landmark_stds: npt.NDArray[np.float32]
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "landmarks", read_only(self.landmarks))
+        object.__setattr__(self, "landmark_stds", read_only(self.landmark_stds))
 
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)

@@ -39,7 +39,7 @@ def estimate(
     session: int = 0,
     reason: str = "",
 ) -> Estimate:
-    return Estimate(i * FRAME_NS, status, pose, np.eye(6), True, motion, session, reason)
+    return Estimate(i * FRAME_NS, status, pose, np.eye(6), True, motion, session, reason=reason)
 
 
 def drive(n: int, step: SE3 = FORWARD) -> tuple[Estimate, ...]:

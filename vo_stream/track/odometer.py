@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from vo_stream.camera import CameraModel, Rectifier
-from vo_stream.config import TrackConfig
+from vo_stream.config import ScaleConfig, TrackConfig
 from vo_stream.errors import ConfigError
 from vo_stream.net.stepnet import NetState, StepNet
 from vo_stream.se3 import SE3, Array
+from vo_stream.track.bounds import bounded
+from vo_stream.track.scale import Scale
 from vo_stream.track.stamps import StampCheck
 from vo_stream.track.status import Tracking
 from vo_stream.track.zero_motion import SETTLE_NS, Rest
-from vo_stream.values import NANOSECONDS, Estimate, Frame, Motion, Status
+from vo_stream.values import NANOSECONDS, Estimate, Frame, Motion, Refinement, Status
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 Rays: TypeAlias = npt.NDArray[np.float32]
@@ -35,16 +37,13 @@ REST_STD = 1e-4
 SHORTEST_STEP_S = 0.02
 """Speeds are judged over at least this long: stamps jitter."""
 
-MAX_STD = np.array([1e4, 1e4, 1e4, np.pi, np.pi, np.pi])
-"""Uncertainty ends here, metres and radians: a camera lost for long must not overflow."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamState:
     """Everything that survives from frame to frame. Replaced whole, once a step.
 
     Fields as in `Estimate`; `net` is the backend's memory, `rest` the picture that stillness is
-    judged by.
+    judged by, `scale` what the backend's lengths are multiplied by.
     """
 
     session: int
@@ -55,6 +54,7 @@ class StreamState:
     tracking: Tracking
     net: NetState
     rest: Rest
+    scale: Scale
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Odometer:
     the next frame goes on from there. Bad input never raises: it comes back as a status.
     """
 
-    def __init__(self, net: StepNet, config: TrackConfig) -> None:
+    def __init__(self, net: StepNet, config: TrackConfig, scale: ScaleConfig | None = None) -> None:
         self.times = StageTimes()
         self._net = net
         self._config = config
@@ -82,6 +82,7 @@ class Odometer:
         self._rectifier: Rectifier | None = None
         self._last_refusal = ""
         self._stamps = StampCheck(config.max_backwards_s)
+        self._first_scale = Scale.at_start(scale or ScaleConfig(), net.spec.metric)
 
     @property
     def state(self) -> StreamState | None:
@@ -91,6 +92,18 @@ class Odometer:
     def reset(self) -> None:
         """Forget the stream; the next frame starts a new session at the origin."""
         self._state = None
+
+    def refine(self, refinement: Refinement) -> bool:
+        """Let future motions have the adjuster's scale; return whether it was taken.
+
+        Poses that were returned already never move, and the next one goes on from the last.
+        """
+        state = self._state
+        if state is None or refinement.session != state.session:
+            return False
+        scale = state.scale.refined(refinement)
+        self._state = replace(state, scale=scale)
+        return scale is not state.scale
 
     def step(self, frame: Frame) -> Estimate:
         """Take in a frame and return the estimate of its pose.
@@ -156,6 +169,7 @@ class Odometer:
             tracking=Tracking(),
             net=net,
             rest=rest,
+            scale=self._first_scale,
         )
         reason = "first frame" if state.session == 1 else "a new session"
         return state, self._estimate(state, None, reason)
@@ -181,6 +195,7 @@ class Odometer:
         dt_s = (frame.stamp_ns - state.stamp_ns) / NANOSECONDS
         image, rays = self._rectified(frame)
         motion, net = self._timed_step(image, rays, dt_s, state.net)
+        motion = motion and state.scale.applied_to(motion)
         fault = self._fault(motion, dt_s)
         if fault or motion is None:  # the backend's memory may be spoiled with it
             _, net = self._net.step(image, rays, 0.0, self._net.start())
@@ -195,7 +210,7 @@ class Odometer:
         following = replace(
             following,
             odom_from_camera=state.odom_from_camera @ motion.prev_from_curr,
-            covariance=_bounded(moved + np.diag(motion.std**2)),
+            covariance=bounded(moved + np.diag(motion.std**2)),
         )
         return following, self._estimate(following, motion, motion.reason)
 
@@ -270,7 +285,7 @@ class Odometer:
         """
         blind_s = state.tracking.blind_s
         squares = (blind_s + dt_s) ** 2 - blind_s**2
-        return _bounded(state.covariance + squares * np.diag(self._blind_std(1.0) ** 2))
+        return bounded(state.covariance + squares * np.diag(self._blind_std(1.0) ** 2))
 
     def _estimate(self, state: StreamState, motion: Motion | None, reason: str) -> Estimate:
         return Estimate(
@@ -278,9 +293,10 @@ class Odometer:
             status=state.tracking.status,
             odom_from_camera=state.odom_from_camera,
             covariance=state.covariance,
-            metric=self._net.spec.metric,
+            metric=state.scale.metric,
             motion=motion,
             session=state.session,
+            scale=state.scale.factor,
             reason=reason,
         )
 
@@ -289,23 +305,19 @@ class Odometer:
         if reason != self._last_refusal:  # one line for a thousand frames
             logger.warning("frame at %d ns refused: %s", frame.stamp_ns, reason)
             self._last_refusal = reason
+        scale = state.scale if state else self._first_scale
         return Estimate(
             stamp_ns=frame.stamp_ns,
             status=state.tracking.status if state else Status.INITIALIZING,
             odom_from_camera=state.odom_from_camera if state else SE3.identity(),
             covariance=state.covariance if state else FIRST_STD**2 * np.eye(6),
-            metric=self._net.spec.metric,
+            metric=scale.metric,
             motion=None,
             session=state.session if state else self._sessions + 1,
+            scale=scale.factor,
             reason=reason,
             refused=True,
         )
-
-
-def _bounded(covariance: Array) -> Array:
-    """Scale a covariance down, axis by axis, to at most `MAX_STD`; keeps it symmetric, positive."""
-    shrink = np.minimum(1.0, MAX_STD / np.sqrt(np.diag(covariance)))
-    return np.asarray(covariance * np.outer(shrink, shrink))
 
 
 def _milliseconds_since(began: float) -> float:
