@@ -67,5 +67,10 @@ setup(
         ],
     },
     zip_safe=False,
-    entry_points={"console_scripts": ["vo-stream = vo_stream.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "vo-stream = vo_stream.cli:main",
+            "vo_adjuster = vo_stream.link.worker:main",
+        ]
+    },
 )

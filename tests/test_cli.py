@@ -59,11 +59,12 @@ def shell(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_replay_writes_three_files_and_tells_what_it_saw(room: Path, tmp_path: Path) -> None:
+def test_replay_writes_its_files_and_tells_what_it_saw(room: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     result = run("replay", room, "--out", out)
     assert result.exit_code == 0
-    assert sorted(p.name for p in out.iterdir()) == ["live.tum", "report.html", "summary.json"]
+    files = ["live.tum", "refined.tum", "report.html", "summary.json"]
+    assert sorted(p.name for p in out.iterdir()) == files
     assert f"room (folder): {FRAMES} frames, backend geometric (not metric)" in result.stdout
     assert result.stdout.splitlines()[-1] == f"report: {(out / 'report.html').resolve()}"
     summary = json.loads((out / "summary.json").read_text())
@@ -92,10 +93,11 @@ def test_the_same_replay_gives_the_same_bytes(room: Path, tmp_path: Path) -> Non
     for name in ("first", "second"):
         assert run("replay", room, "--out", tmp_path / name).exit_code == 0
     assert shell("replay", room, "--out", tmp_path / "third").returncode == 0
-    first, second, third = (
-        (tmp_path / name / "live.tum").read_bytes() for name in ("first", "second", "third")
-    )
-    assert first == second == third
+    for file in ("live.tum", "refined.tum"):
+        first, second, third = (
+            (tmp_path / name / file).read_bytes() for name in ("first", "second", "third")
+        )
+        assert first == second == third
 
 
 def test_limit_takes_the_first_frames(room: Path, tmp_path: Path) -> None:
@@ -107,6 +109,33 @@ def test_limit_takes_the_first_frames(room: Path, tmp_path: Path) -> None:
     assert run("replay", room, "--out", tmp_path / "one", "--limit", 1).exit_code == 0
     assert run("replay", room, "--out", tmp_path / "more", "--limit", 99).exit_code == 0
     assert run("replay", room, "--limit", 0).exit_code == 2
+
+
+def test_without_the_adjuster(room: Path, tmp_path: Path) -> None:
+    assert run("replay", room, "--out", tmp_path).exit_code == 0
+    summary = json.loads(run("replay", room, "--out", tmp_path, "--json", "--no-adjust").stdout)
+    assert summary["adjuster"] is None
+    assert summary["refined"] is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["live.tum", "report.html", "summary.json"]
+
+
+def test_the_adjuster_in_a_process_of_its_own(room: Path, tmp_path: Path) -> None:
+    answer = shell("replay", room, "--out", tmp_path, "--json", "--async")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    summary = json.loads(answer.stdout)
+    assert summary["adjuster"]["sent"] == FRAMES
+    assert summary["adjuster"]["dropped"] == 0
+    assert summary["keyframes"] >= 2
+    assert len(read_tum(tmp_path / "refined.tum")) == FRAMES
+
+
+def test_what_asks_for_the_adjuster_and_cannot_have_it(room: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    camera_height = ["replay", room, "--out", out, "--scale.source", "camera_height"]
+    assert "needs the adjuster" in refused(*camera_height, "--no-adjust")
+    assert "give scale.camera_height_m" in refused(*camera_height)
+    assert "not both" in refused("replay", room, "--out", out, "--no-adjust", "--async")
+    assert not out.exists()
 
 
 def test_settings_come_from_file_and_flags_and_flags_win(room: Path, tmp_path: Path) -> None:

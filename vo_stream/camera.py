@@ -237,6 +237,16 @@ class CameraModel:
         return np.asarray(plane)
 
 
+def reduced_size(size: tuple[int, int], max_pixels: int, multiple: int = 1) -> tuple[int, int]:
+    """Return (width, height) of an image scaled down to about `max_pixels`, never up.
+
+    Both are multiples of `multiple`; the aspect ratio is kept as far as that allows.
+    """
+    scale = min(1.0, math.sqrt(max_pixels / (size[0] * size[1]))) / multiple
+    width, height = (multiple * max(1, round(side * scale)) for side in size)
+    return width, height
+
+
 class Rectifier:
     """Turns one camera's images into undistorted ones of a given size.
 

@@ -8,14 +8,17 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 import vo_stream
 from vo_stream.config import Config, settings
-from vo_stream.errors import VoStreamError
+from vo_stream.errors import ConfigError, VoStreamError
 from vo_stream.setting import Setting
+
+if TYPE_CHECKING:
+    from vo_stream.link.channel import Link
 
 FilePath = click.Path(path_type=Path)
 
@@ -92,6 +95,14 @@ def main() -> None:
 @click.option("--topic", help="Image topic of a bag; short for --replay.topic.")
 @click.option("--calib", type=FilePath, help="Calibration file, in place of the recording's own.")
 @click.option("--limit", type=click.IntRange(min=1), help="Frames at most.")
+@click.option("--no-adjust", is_flag=True, help="Live odometry alone, without the adjuster.")
+@click.option(
+    "--async",
+    "in_background",
+    is_flag=True,
+    help="Run the adjuster in a process of its own, as on a robot: faster, but each time a little "
+    "different.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, nothing else.")
 @_with_settings
 def replay(
@@ -101,6 +112,8 @@ def replay(
     topic: str | None,
     calib: Path | None,
     limit: int | None,
+    no_adjust: bool,
+    in_background: bool,
     as_json: bool,
     config_file: Path | None,
     **flags: Any,
@@ -111,14 +124,15 @@ def replay(
     odometry, TUM RGB-D, EuRoC ASL, a video with --calib, a ROS 1 bag or a ROS 2 bag.
     """
     from vo_stream.net.backends import open_backend
+    from vo_stream.replay.files import prepare_folder, summary, write_results
     from vo_stream.replay.progress import Progress
-    from vo_stream.replay.run import prepare_folder, summary, write_results
     from vo_stream.replay.run import replay as run_replay
     from vo_stream.replay.sources import open_source
     from vo_stream.track.odometer import Odometer
 
     shorthands = {"net__backend": net, "replay__topic": topic}
     config = _config(config_file, flags | {k: v for k, v in shorthands.items() if v is not None})
+    _check_adjuster(config, no_adjust, in_background)
     with open_source(
         source,
         topic=config.replay.topic,
@@ -134,8 +148,9 @@ def replay(
             closing(open_backend(config)) as backend,
             Progress(printable(recording.name), total, shown=not as_json) as progress,
         ):
-            odometer = Odometer(backend, config.track)
-            run = run_replay(recording, odometer, backend.spec, config, limit, progress)
+            odometer = Odometer(backend, config.track, config.scale)
+            link = _open_link(config, no_adjust, in_background, progress.say)
+            run = run_replay(recording, odometer, backend.spec, config, link, limit, progress)
     files = write_results(out, run)
     if as_json:
         click.echo(json.dumps(summary(run)))
@@ -144,6 +159,43 @@ def replay(
 
     click.echo("\n".join(map(printable, run_text(run).splitlines())))
     click.echo(f"report: {files['report.html'].resolve()}")
+
+
+def _check_adjuster(config: Config, no_adjust: bool, in_background: bool) -> None:
+    """Raise ConfigError where flags or settings ask of the adjuster what cannot be."""
+    if no_adjust and in_background:
+        raise ConfigError("command line: give --no-adjust or --async, not both")
+    if config.scale.source == "camera_height":
+        if no_adjust:
+            raise ConfigError(
+                "scale.source: camera_height needs the adjuster; leave out --no-adjust or take "
+                "another source"
+            )
+        if config.scale.camera_height_m == 0.0:
+            raise ConfigError(
+                "scale.source: camera_height needs to know the height; give scale.camera_height_m"
+            )
+
+
+def _open_link(
+    config: Config, no_adjust: bool, in_background: bool, say: Callable[[str], None]
+) -> Link:
+    """Return the way to the adjuster, its solver compiled; `say` is told what takes time."""
+    if no_adjust:
+        from vo_stream.link.channel import NoLink
+
+        return NoLink()
+    from vo_stream.adjust.solver import compile_solver
+
+    compile_solver(say)  # in the background too: the other process finds it compiled
+    if in_background:
+        from vo_stream.link.zmq_link import ZmqLink
+
+        return ZmqLink(config, lossless=True)
+    from vo_stream.adjust.adjuster import Adjuster
+    from vo_stream.link.channel import InlineLink
+
+    return InlineLink(Adjuster(config))
 
 
 @main.command()

@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 from vo_stream.config import Config
+from vo_stream.link.channel import LinkStatus
 from vo_stream.replay.metrics import evaluate
-from vo_stream.replay.report import MAX_SPANS, render_report, write_report
+from vo_stream.replay.refined import Refined
+from vo_stream.replay.report import render_report, write_report
+from vo_stream.replay.report_figures import MAX_SPANS
 from vo_stream.replay.result import (
+    AdjusterWork,
     RunResult,
     comparable,
     conditions,
@@ -21,6 +25,7 @@ from vo_stream.replay.result import (
     trajectory_of,
 )
 from vo_stream.replay.svg import MAX_POINTS
+from vo_stream.replay.svg_path import MAX_DOTS, MAX_MARKS
 from vo_stream.replay.trajectory import Trajectory, read_tum
 from vo_stream.se3 import SE3, Array
 from vo_stream.values import Estimate, Motion, Status
@@ -101,7 +106,76 @@ def test_what_is_not_metric_is_laid_over_with_sim3() -> None:
     estimates = drive(100)
     truth, _ = trajectory_of(estimates)
     page = render_report(dataclasses.replace(run(estimates, truth), metric=False))
-    assert "estimate, aligned with Sim(3)" in " ".join(parsed(page).itertext())
+    assert "live, aligned with Sim(3)" in " ".join(parsed(page).itertext())
+
+
+def with_refined(result: RunResult, landmarks: Array, metric: bool = True) -> RunResult:
+    """Return the run as if the adjuster had confirmed every fifth frame."""
+    path, _ = trajectory_of(result.estimates)
+    keyframes = Trajectory(path.stamps_ns[::5], path.world_from_camera[::5])
+    truth = result.groundtruth
+    return dataclasses.replace(
+        result,
+        adjuster=AdjusterWork(LinkStatus(True, "inline", sent=9), 7, {"too <few>": 2}),
+        refined={0: Refined(path, keyframes, landmarks.astype(np.float32), metric)},
+        refined_metrics=evaluate(path, truth).as_dict() if truth else None,
+    )
+
+
+def test_live_and_refined_stand_side_by_side() -> None:
+    estimates = drive(200)
+    truth, _ = trajectory_of(drive(200, SE3.exp([0.0, 0.0, 0.11, 0.0, 0.021, 0.0])))
+    landmarks = np.random.default_rng(0).normal(0.0, 9.0, (500, 3))
+    result = with_refined(run(estimates, truth), landmarks)
+    root = parsed(render_report(result))
+    text = " ".join(root.itertext())
+    for said in (
+        "live, aligned with SE(3)", "refined, aligned with SE(3)", "keyframes", "landmarks",
+        "live, largest", "refined, largest", "not solved: too <few>", "frames sent",
+    ):  # fmt: skip
+        assert said in text
+    heads = [[cell.text for cell in row.iter("th")] for row in root.iter("thead")]
+    assert ["ATE RMSE (m)", "live", "refined"] in heads
+    assert len(root.findall(".//polyline[@class='line c-refined']")) == 3
+    mixed = dataclasses.replace(result, metric=False)
+    text = " ".join(parsed(render_report(mixed)).itertext())
+    assert "live, aligned with Sim(3)" in text
+    assert "refined, aligned with SE(3)" in text
+    assert "live after Sim(3), refined after SE(3) alignment" in text
+
+
+def test_refined_without_ground_truth() -> None:
+    result = with_refined(run(drive(50)), np.ones((9, 3)))
+    text = " ".join(parsed(render_report(result)).itertext())
+    assert "live" in text
+    assert "refined" in text
+    other_unit = with_refined(run(drive(50)), np.ones((9, 3)), metric=False)
+    root = parsed(render_report(other_unit))
+    assert "is left out" in " ".join(root.itertext())
+    assert not root.findall(".//polyline[@class='line c-est']")
+
+
+def test_landmarks_are_few_and_do_not_squeeze_the_path() -> None:
+    rng = np.random.default_rng(0)
+    near, far = rng.uniform(-3.0, 3.0, (15_000, 3)), rng.normal(0.0, 1e6, (500, 3))
+    landmarks = np.concatenate([near, far, np.full((1, 3), 3e38)])
+    bare = run(drive(200))
+    page = render_report(with_refined(bare, landmarks))
+    root = parsed(page)
+    assert len(page) < 150_000
+    clouds = {
+        e.attrib["class"]: e.attrib["d"] for e in root.iter("path") if "dots" in e.attrib["class"]
+    }
+    assert 1000 < clouds["dots c-landmark"].count("M") <= MAX_DOTS
+    assert 10 < clouds["dots c-keyframe"].count("M") <= MAX_MARKS
+
+    def width(root: ET.Element, line: str) -> float:
+        (path,) = root.findall(f".//polyline[@class='line {line}']")
+        xs = [float(p.split(",")[0]) for p in path.attrib["points"].split()]
+        return max(xs) - min(xs)
+
+    alone = width(parsed(render_report(bare)), "c-est")
+    assert width(root, "c-refined") > 0.5 * alone
 
 
 def test_axes_are_those_of_the_largest_extent() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from vo_stream.replay import svg
 from vo_stream.replay.svg import Line, Span
+from vo_stream.replay.svg_path import path_plot
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_thinning_keeps_ends_and_peaks() -> None:
 
 def test_path_has_equal_scales() -> None:
     square = np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 10.0], [0.0, 10.0]])
-    chart = svg.path_plot([Line(square, "c-est")], title="t", x_name="x", y_name="y")
+    chart = path_plot([Line(square, "c-est")], title="t", x_name="x", y_name="y")
     drawn = ET.fromstring(chart).find("polyline")
     assert drawn is not None
     corners = np.array([p.split(",") for p in drawn.attrib["points"].split()], dtype=float)
@@ -90,7 +91,7 @@ def test_path_has_equal_scales() -> None:
 def test_charts_stand_odd_data(points: np.ndarray) -> None:
     lines = [Line(points, "c-est")]
     charts = [
-        svg.path_plot(lines, title="<", x_name="&", y_name='"'),
+        path_plot(lines, title="<", x_name="&", y_name='"'),
         svg.line_chart(lines, title="<", x_name="&", y_name='"', x_range=(0.0, 0.0)),
         svg.histogram(points[:, 0], title="<", x_name="&", levels=[("p50", 0.0)], top=0.0),
         svg.strip([Span(0.0, 0.0, "c-lost", "<&>")], title="<", x_name="&", x_range=(0.0, 0.0)),

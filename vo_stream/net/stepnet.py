@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from vo_stream.camera import reduced_size
 from vo_stream.values import Motion
 
 
@@ -28,12 +28,7 @@ class NetSpec:
 
     def input_size(self, camera_size: tuple[int, int]) -> tuple[int, int]:
         """Return the input (width, height) for a camera's, keeping its aspect ratio."""
-        width, height = camera_size
-        scale = min(1.0, math.sqrt(self.max_pixels / (width * height)))
-        return (
-            self.multiple * max(1, round(width * scale / self.multiple)),
-            self.multiple * max(1, round(height * scale / self.multiple)),
-        )
+        return reduced_size(camera_size, self.max_pixels, self.multiple)
 
 
 class NetState(Protocol):

@@ -54,6 +54,24 @@ class PoseStack:
         values = np.array([pose.wxyz_xyz for pose in poses], dtype=np.float64).reshape(-1, 7)
         return PoseStack(values[:, :4], values[:, 4:])
 
+    @staticmethod
+    def exp(twists: Array) -> PoseStack:
+        """Stack the motions of (n, 6) twists (v metres, w radians); `SE3.exp` of every one."""
+        v, w = twists[:, :3], twists[:, 3:]
+        angle = np.linalg.norm(w, axis=1, keepdims=True)
+        small = angle < _SMALL_ANGLE_RAD
+        safe = np.where(small, 1.0, angle)
+        half = np.where(small, 0.5, np.sin(0.5 * safe) / safe)
+        b = np.where(small, 0.5, (1.0 - np.cos(safe)) / safe**2)
+        c = np.where(small, 1.0 / 6.0, (safe - np.sin(safe)) / safe**3)
+        turned = np.cross(w, v)
+        quaternions = np.concatenate([np.cos(0.5 * angle), half * w], axis=1)
+        return PoseStack(quaternions, v + b * turned + c * np.cross(w, turned))
+
+    def motions(self) -> tuple[SE3, ...]:
+        """Return the single motions."""
+        return tuple(map(SE3, np.concatenate([self.quaternions, self.translations], axis=1)))
+
     def __len__(self) -> int:
         return len(self.translations)
 
@@ -72,8 +90,8 @@ class PoseStack:
         conjugate = self.quaternions * [1.0, -1.0, -1.0, -1.0]
         return PoseStack(conjugate, -_rotate(conjugate, self.translations))
 
-    def scaled(self, scale: float) -> PoseStack:
-        """Multiply the translations, leave the rotations."""
+    def scaled(self, scale: float | Array) -> PoseStack:
+        """Multiply the translations, by one number or an (n, 1) for each; leave the rotations."""
         return PoseStack(self.quaternions, scale * self.translations)
 
     def between(self, first: npt.NDArray[np.intp], last: npt.NDArray[np.intp]) -> PoseStack:
@@ -116,6 +134,10 @@ class Similarity:
     def apply(self, poses: PoseStack) -> PoseStack:
         """Move camera poses into the new frame; their orientation turns, nothing stretches it."""
         return PoseStack.of([self.motion]) @ poses.scaled(self.scale)
+
+    def place(self, points: npt.ArrayLike) -> Array:
+        """Move (n, 3) points into the new frame."""
+        return self.motion.apply(self.scale * np.asarray(points, dtype=np.float64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,6 +23,11 @@ class Progress:
         self._bar.set_postfix_str(estimate.status.value, refresh=False)
         self._bar.update()
 
+    def say(self, what: str) -> None:
+        """Show what goes on while no frame can come; the time it takes is not the frames'."""
+        self._bar.set_postfix_str(what)
+        self._bar.unpause()
+
     def __enter__(self) -> Progress:
         self._log.__enter__()
         return self

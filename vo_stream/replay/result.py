@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from vo_stream.link.channel import LinkStatus
+from vo_stream.replay.refined import Refined
 from vo_stream.replay.trajectory import Trajectory
 from vo_stream.se3 import Array
 from vo_stream.values import NANOSECONDS, Estimate, Status
@@ -24,15 +26,30 @@ CONDITIONS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class AdjusterWork:
+    """The adjuster's part in a run.
+
+    `link`: what the way to it said at the end; `refinements`: how many came back; `unsolved`: how
+    many of these could not be solved, by reason.
+    """
+
+    link: LinkStatus
+    refinements: int
+    unsolved: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class RunResult:
     """One recording, replayed.
 
     `name`, `kind`: which recording and of what format; `backend`: what estimated the motion, and
-    `metric` whether its lengths are metres. `estimates`: one per frame, in order of arrival.
-    `latencies_ms`: (n,) per stage. `groundtruth`: None where the recording has none; `metrics`:
-    `Metrics.as_dict()`, None where there was nothing to compare: `unjudged` says why. `skipped`:
-    frames that never reached the odometer, counted by reason. `seconds`, `cpu_seconds`: wall and
-    processor time of the run, decoding included. `config`: `Config.as_dict()`.
+    `metric` whether its lengths are metres, as `mostly_metric` says it. `estimates`:
+    one per frame, in order of arrival. `latencies_ms`: (n,) per stage. `groundtruth`: None where
+    the recording has none; `metrics`: `Metrics.as_dict()`, None where there was nothing to compare:
+    `unjudged` says why. `skipped`: frames that never reached the odometer, counted by reason.
+    `seconds`, `cpu_seconds`: wall and processor time of the run, decoding and adjuster included.
+    `config`: `Config.as_dict()`. `adjuster`: None where the run had no adjuster; `refined`: what
+    it made of each session that has two keyframes; `refined_metrics`: as `metrics`.
     """
 
     name: str
@@ -48,6 +65,27 @@ class RunResult:
     seconds: float
     cpu_seconds: float
     config: Mapping[str, object]
+    adjuster: AdjusterWork | None = None
+    refined: Mapping[int, Refined] = field(default_factory=dict)
+    refined_metrics: Mapping[str, object] | None = None
+
+    @property
+    def judged_session(self) -> int | None:
+        """The session of the `comparable` estimates; None where there are none."""
+        chosen = comparable(self.estimates)
+        return self.estimates[chosen[0]].session if len(chosen) else None
+
+    @property
+    def judged_refined(self) -> Refined | None:
+        """The refined side of the session that is judged."""
+        session = self.judged_session
+        return None if session is None else self.refined.get(session)
+
+    @property
+    def metric_since(self) -> str:
+        """Words for a scale that was found on the way; empty where all or no lengths are metres."""
+        first = metric_from(self.estimates)
+        return f"metres from frame {first} on" if first else ""
 
 
 def conditions(estimates: Iterable[Estimate]) -> Iterator[str]:
@@ -91,12 +129,43 @@ def trajectory_of(estimates: Sequence[Estimate]) -> tuple[Trajectory, Array]:
     The deviations are what `metrics.evaluate` takes as `stds`: NaN where there was no motion.
     """
     chosen = [estimates[i] for i in comparable(estimates)]
-    stamps = np.array([e.stamp_ns for e in chosen], dtype=np.int64)
     stds = np.full((len(chosen), 6), np.nan)
     for i, estimate in enumerate(chosen):
         if estimate.motion is not None:
             stds[i] = estimate.motion.std
-    return Trajectory(stamps, tuple(e.odom_from_camera for e in chosen)), stds
+    return _trajectory(chosen), stds
+
+
+def trajectories(estimates: Sequence[Estimate]) -> dict[int, Trajectory]:
+    """Return the trajectory of each of the `sessions`."""
+    return {
+        number: _trajectory([estimates[i] for i in indices])
+        for number, indices in sessions(estimates).items()
+    }
+
+
+def _trajectory(chosen: Sequence[Estimate]) -> Trajectory:
+    stamps = np.array([e.stamp_ns for e in chosen], dtype=np.int64)
+    return Trajectory(stamps, tuple(e.odom_from_camera for e in chosen))
+
+
+def metric_from(estimates: Sequence[Estimate]) -> int | None:
+    """Return the first of the `comparable` from which on all lengths are metres; None: nowhere.
+
+    A scale that is found on the way makes metres of what follows, never of what was said before.
+    """
+    first = None
+    for i in reversed(comparable(estimates).tolist()):
+        if not estimates[i].metric:
+            break
+        first = i
+    return first
+
+
+def mostly_metric(estimates: Sequence[Estimate]) -> bool:
+    """Whether the lengths of half of the `comparable` estimates or more are metres to the end."""
+    first, judged = metric_from(estimates), comparable(estimates)
+    return first is not None and 2 * int(np.searchsorted(judged, first)) <= len(judged)
 
 
 def elapsed_s(estimates: Sequence[Estimate]) -> Array:

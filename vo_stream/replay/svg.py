@@ -1,4 +1,4 @@
-"""A few charts as inline SVG: lines, a path from above, a histogram, a band over time.
+"""A few charts as inline SVG: lines, a histogram, a band over time. `svg_path` draws the path.
 
 Colours and type come from the page's style sheet (`report_style`); the classes "c-..." name what
 a colour means.
@@ -22,11 +22,8 @@ from vo_stream.se3 import Array
 WIDTH = 560.0
 CHART_HEIGHT = 210.0
 STRIP_HEIGHT = 76.0
-MIN_PATH_HEIGHT, MAX_PATH_HEIGHT = 240.0, 520.0
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 16.0, 14.0, 46.0
 """Margins around the plotting area: room for ticks and the axes' names."""
-
-PATH_TICK_SPACING = 60.0
 
 MAX_POINTS = 2000
 """Polylines are thinned to this many points; a screen has no more."""
@@ -108,34 +105,11 @@ def line_chart(
     lines: Sequence[Line], *, title: str, x_name: str, y_name: str, x_range: tuple[float, float]
 ) -> str:
     """Draw curves over a common x, with y from 0 to above the highest."""
-    finite = [Line(_finite(line.points), line.colour) for line in lines]
+    finite = [Line(finite_points(line.points), line.colour) for line in lines]
     top = max((float(line.points[:, 1].max()) for line in finite if len(line.points)), default=0.0)
-    frame = _Frame(*_range(*x_range), 0.0, 1.06 * top or 1.0, CHART_HEIGHT)
-    curves = [_polyline(frame, thin_peaks(line.points), line.colour) for line in finite]
-    return _svg(title, frame.height, [*frame.axes(x_name, y_name), *curves])
-
-
-def path_plot(lines: Sequence[Line], *, title: str, x_name: str, y_name: str) -> str:
-    """Draw paths in a plane, both axes to the same scale; the last line's ends are marked."""
-    finite = [Line(_finite(line.points), line.colour) for line in lines]
-    points = np.concatenate([np.empty((0, 2)), *(line.points for line in finite)])
-    low, high = (points.min(axis=0), points.max(axis=0)) if len(points) else (np.zeros(2),) * 2
-    size = 1.12 * (high - low)
-    size = np.maximum(size, 0.02 * size.max() or 1.0)
-    room = np.array([WIDTH - LEFT - RIGHT, MAX_PATH_HEIGHT - TOP - BOTTOM])
-    least = MIN_PATH_HEIGHT - TOP - BOTTOM
-    per_unit = float((room / size).min())
-    room[1] = max(least, per_unit * size[1])
-    centre, half = 0.5 * (low + high), 0.5 * room / per_unit
-    (x0, y0), (x1, y1) = centre - half, centre + half
-    frame = _Frame(x0, x1, y0, y1, TOP + room[1] + BOTTOM)
-    x_ticks, y_ticks = (room / PATH_TICK_SPACING).tolist()  # equal steps on both axes
-    parts = [*frame.axes(x_name, y_name, x_ticks=x_ticks, y_ticks=y_ticks)]
-    parts += [_polyline(frame, thin(line.points), line.colour) for line in finite]
-    marked = [line for line in finite if len(line.points)][-1:]
-    for line in marked:
-        parts += _ends(frame, line)
-    return _svg(title, frame.height, parts)
+    area = Area(*_range(*x_range), 0.0, 1.06 * top or 1.0, CHART_HEIGHT)
+    curves = [polyline(area, thin_peaks(line.points), line.colour) for line in finite]
+    return drawing(title, area.height, [*area.axes(x_name, y_name), *curves])
 
 
 def histogram(
@@ -154,46 +128,46 @@ def histogram(
     shown = shown[np.isfinite(shown) & (shown <= top)]
     counts, edges = np.histogram(shown, bins=MAX_BINS, range=(0.0, top if top > 0.0 else 1.0))
     headroom = 1.0 + 0.16 * len(levels)
-    frame = _Frame(0.0, float(edges[-1]), 0.0, headroom * max(1, int(counts.max())), CHART_HEIGHT)
-    parts = [*frame.axes(x_name, "frames")]
+    area = Area(0.0, float(edges[-1]), 0.0, headroom * max(1, int(counts.max())), CHART_HEIGHT)
+    parts = [*area.axes(x_name, "frames")]
     for count, left, right in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
         if count:
-            x, width = frame.x(left) + 0.5, frame.x(right) - frame.x(left) - 1.0
-            height = frame.y(0.0) - frame.y(count)
+            x, width = area.x(left) + 0.5, area.x(right) - area.x(left) - 1.0
+            height = area.y(0.0) - area.y(count)
             parts.append(
-                f'<rect class="bar c-est" x="{x:.1f}" y="{frame.y(count):.1f}" '
+                f'<rect class="bar c-est" x="{x:.1f}" y="{area.y(count):.1f}" '
                 f'width="{width:.1f}" height="{height:.1f}"/>'
             )
     for row, (name, value) in enumerate(levels):
-        x, y = frame.x(min(value, float(edges[-1]))), TOP + 10.0 + 20.0 * row
+        x, y = area.x(min(value, float(edges[-1]))), TOP + 10.0 + 20.0 * row
         at_right = x > 0.8 * WIDTH
         anchor, text_x = ("end", x - 5.0) if at_right else ("start", x + 5.0)
         parts.append(
-            f'<path class="level" d="M{x:.1f} {y - 9.0:.1f}V{frame.y(0.0):.1f}"/>'
+            f'<path class="level" d="M{x:.1f} {y - 9.0:.1f}V{area.y(0.0):.1f}"/>'
             f'<text class="mark" x="{text_x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
             f"{escape(name)}</text>"
         )
-    return _svg(title, frame.height, parts)
+    return drawing(title, area.height, parts)
 
 
 def strip(spans: Sequence[Span], *, title: str, x_name: str, x_range: tuple[float, float]) -> str:
     """Draw a band over x in which each span has its colour."""
-    frame = _Frame(*_range(*x_range), 0.0, 1.0, STRIP_HEIGHT)
+    area = Area(*_range(*x_range), 0.0, 1.0, STRIP_HEIGHT)
     bars = []
     for span in spans:
-        x = frame.x(span.start)
-        width = max(0.75, frame.x(span.end) - x)  # a single frame of an hour is still seen
+        x = area.x(span.start)
+        width = max(0.75, area.x(span.end) - x)  # a single frame of an hour is still seen
         bars.append(
             f'<rect class="bar {escape(span.colour)}" x="{x:.2f}" y="{TOP:.0f}" '
-            f'width="{width:.2f}" height="{frame.y(0.0) - TOP:.0f}">'
+            f'width="{width:.2f}" height="{area.y(0.0) - TOP:.0f}">'
             f"<title>{escape(span.label)}</title></rect>"
         )
-    return _svg(title, frame.height, [*bars, *frame.axes(x_name, "", y_ticks=0)])
+    return drawing(title, area.height, [*bars, *area.axes(x_name, "", y_ticks=0)])
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
-    """The plotting area: data ranges mapped to the drawing."""
+class Area:
+    """The plotting area of a drawing `height` high: data ranges mapped to the drawing."""
 
     x0: float
     x1: float
@@ -202,9 +176,11 @@ class _Frame:
     height: float
 
     def x(self, value: float) -> float:
+        """Return where a value lies across the drawing."""
         return LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
+        """Return where a value lies down the drawing."""
         bottom = self.height - BOTTOM
         return bottom - (value - self.y0) / (self.y1 - self.y0) * (bottom - TOP)
 
@@ -251,38 +227,24 @@ def _labels(ticks: list[float]) -> Iterator[tuple[float, str]]:
         yield tick, text.replace("-", "\u2212")
 
 
-def _ends(frame: _Frame, line: Line) -> Iterator[str]:
-    """Yield a ring where a path starts and a dot where it ends."""
-    (x0, y0), (x1, y1) = ((frame.x(x), frame.y(y)) for x, y in line.points[[0, -1]])
-    yield f'<circle class="ring {escape(line.colour)}" cx="{x0:.1f}" cy="{y0:.1f}" r="5"/>'
-    yield f'<circle class="dot {escape(line.colour)}" cx="{x1:.1f}" cy="{y1:.1f}" r="5.5"/>'
-    together = math.hypot(x1 - x0, y1 - y0) < 12.0
-    level = abs(y1 - y0) < 16.0  # their names would run into each other
-    apart = [("start", x0, y0, x1), ("end", x1, y1, x0)]
-    for name, x, y, other in [("start, end", x0, y0, x0)] if together else apart:
-        to_left = x > 0.8 * WIDTH or (level and x < other < x + 120.0)
-        anchor, dx = ("end", -11.0) if to_left else ("start", 11.0)
-        yield (
-            f'<text class="mark" x="{x + dx:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}">'
-            f"{name}</text>"
-        )
-
-
-def _polyline(frame: _Frame, points: Array, colour: str) -> str:
+def polyline(area: Area, points: Array, colour: str) -> str:
+    """Return (n, 2) points joined by a line; nothing where there are none."""
     if not len(points):
         return ""
-    corners = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points.tolist())
+    corners = " ".join(f"{area.x(x):.1f},{area.y(y):.1f}" for x, y in points.tolist())
     return f'<polyline class="line {escape(colour)}" points="{corners}"/>'
 
 
-def _svg(title: str, height: float, parts: Sequence[str]) -> str:
+def drawing(title: str, height: float, parts: Sequence[str]) -> str:
+    """Return the whole SVG; `title` is for those who cannot see it."""
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH:.0f} {height:.0f}" role="img" '
         f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
     )
 
 
-def _finite(points: npt.ArrayLike) -> Array:
+def finite_points(points: npt.ArrayLike) -> Array:
+    """Return those of (n, 2) points whose coordinates are finite."""
     values = np.asarray(points, dtype=np.float64).reshape(-1, 2)
     return values[np.isfinite(values).all(axis=1)]
 

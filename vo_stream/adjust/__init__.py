@@ -1,0 +1,1 @@
+"""The background half: keyframes, refined together over a window."""

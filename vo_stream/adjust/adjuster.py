@@ -1,0 +1,291 @@
+"""The background half: from frames and live estimates to refined keyframes."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vo_stream.adjust.ground_plane import NoGround, height_above_ground
+from vo_stream.adjust.keyframes import is_due, parallax_rad
+from vo_stream.adjust.live_motion import LiveMotion, at_scale, step_between
+from vo_stream.adjust.metric_scale import MetricScale
+from vo_stream.adjust.solver import Solution, solve
+from vo_stream.adjust.tracks import Mask, Tracks, plane_of
+from vo_stream.adjust.window import (
+    Landmarks,
+    Sightings,
+    WindowKeyframe,
+    carried_on,
+    in_map,
+    window_problem,
+)
+from vo_stream.camera import Rectifier, reduced_size
+from vo_stream.config import Config
+from vo_stream.errors import ConfigError
+from vo_stream.se3 import SE3
+from vo_stream.values import NANOSECONDS, Estimate, Frame, Keyframe, Refinement
+
+logger = logging.getLogger(__name__)
+
+HELD = 8
+"""Keyframes behind the window that stay as they are. Landmarks seen from them tie the window to the
+map and carry its scale on."""
+
+NOISE_PX = 0.25
+"""Standard deviation of a sighting, beside what image noise gives it."""
+
+OUTLIER_STDS = 8.0
+"""A sighting further from its landmark is dropped, and its track with it."""
+
+MANY_OUTLIERS = 0.1
+"""With more than this part of outliers the window is solved again without them."""
+
+FEWEST_LANDMARKS = 12
+"""Fewer shared landmarks, or fewer whose depth shows, do not hold a window."""
+
+KNOWN_DEPTH = 0.5
+"""Standard deviation of a depth, as a part of it, up to which it is known at all."""
+
+GOOD_DEPTH = 0.3
+"""And up to which a landmark is worth showing."""
+
+BEND_STD = 0.01
+"""Residual radial distortion of a calibrated lens, before anything was seen of it."""
+
+LEAST_BEND_STD = 0.001
+"""It is never known better than this: a lens moves a little with temperature."""
+
+METRIC_BACKEND_STD = 0.1
+"""A backend that knows metres errs by about this part of a length, keyframe after keyframe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bend:
+    """Residual radial distortion of the lens, and the standard deviation it is known to."""
+
+    value: float = 0.0
+    std: float = BEND_STD
+
+    def after(self, solution: Solution, window: int) -> Bend:
+        """Return what is known after a window; its keyframes stay for as many more of them."""
+        before, now = self.std**-2, solution.bend_std**-2
+        information = before + max(0.0, now - before) / window
+        return Bend(float(solution.state.bend[0]), max(information**-0.5, LEAST_BEND_STD))
+
+
+class Adjuster:
+    """Refines keyframes over a window: `add` every frame, then `solve`.
+
+    It follows one stream. A new session, or another camera, starts a new map.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._rectifier: Rectifier | None = None
+        self._start(0)
+
+    def _start(self, session: int) -> None:
+        self._session = session
+        self._tracks = Tracks(self._config.adjust.tracks)
+        self._keyframes: list[WindowKeyframe] = []
+        self._landmarks = Landmarks.empty()
+        self._previous: Estimate | None = None
+        self._since = LiveMotion.none()
+        self._bend = Bend()
+        self._metric = MetricScale()
+        self._unsolved = False
+
+    def add(self, frame: Frame, estimate: Estimate) -> None:
+        """Take in a frame and the live estimate of it; perhaps it becomes a keyframe."""
+        if estimate.refused or not self._usable(frame, estimate):
+            return
+        assert self._rectifier is not None
+        image, camera = self._rectifier(frame.image), self._rectifier.camera
+        if self._previous is not None:
+            step, last = step_between(self._previous, estimate), self._keyframes[-1]
+            scale = math.exp(last.log_scale)
+            here = carried_on(last, self._since.keyframe_from_here)
+            self._tracks.follow(
+                image,
+                camera,
+                at_scale(step.prev_from_curr, scale),
+                step.std * np.repeat([scale, 1.0], 3),
+                self._landmarks.inverse_depths(self._tracks.ids, here, KNOWN_DEPTH),
+            )
+            self._since = self._since.after(step)
+        else:
+            nowhere, nothing = np.full(6, math.inf), np.empty(0)
+            self._tracks.follow(image, camera, SE3.identity(), nowhere, nothing)
+        self._previous = estimate
+        if self._is_due(frame.stamp_ns):
+            self._add_keyframe(frame.stamp_ns, estimate)
+
+    def _usable(self, frame: Frame, estimate: Estimate) -> bool:
+        """Make ready for a frame; say whether it can be used."""
+        previous = self._previous
+        if estimate.session != self._session:
+            self._start(estimate.session)
+        elif previous is not None and estimate.stamp_ns <= previous.stamp_ns:
+            return False
+        if not (estimate.odom_from_camera.is_finite and np.isfinite(estimate.covariance).all()):
+            return False
+        if self._rectifier is None or self._rectifier.source != frame.camera:
+            size = reduced_size(frame.camera.size, self._config.adjust.max_pixels)
+            try:
+                self._rectifier = Rectifier(frame.camera, size)
+            except ConfigError as error:
+                logger.warning("%s", error)
+                return False
+            self._start(estimate.session)
+        return True
+
+    def _is_due(self, stamp_ns: int) -> bool:
+        if not self._keyframes:
+            return True
+        assert self._rectifier is not None
+        last = self._keyframes[-1]
+        _, then, now = np.intersect1d(
+            last.ids, self._tracks.ids, assume_unique=True, return_indices=True
+        )
+        plane = plane_of(self._tracks.pixels[now], self._rectifier.camera)
+        parallax = parallax_rad(last.plane[then], plane, self._since.keyframe_from_here)
+        wait_s = (stamp_ns - last.stamp_ns) / NANOSECONDS
+        return is_due(last.ids, len(now), parallax, wait_s)
+
+    def _add_keyframe(self, stamp_ns: int, estimate: Estimate) -> None:
+        assert self._rectifier is not None
+        self._tracks.polish()
+        self._tracks.start_keyframe()
+        camera, odom = self._rectifier.camera, estimate.odom_from_camera
+        noise = NOISE_PX**2 + self._tracks.noise_px**2
+        last = self._keyframes[-1] if self._keyframes else None
+        self._keyframes.append(
+            WindowKeyframe(
+                stamp_ns,
+                carried_on(last, self._since.keyframe_from_here) if last else odom,
+                odom,
+                self._since.keyframe_from_here,
+                self._since.information,
+                self._since.scale_variance,
+                last.log_scale if last else math.log(estimate.scale),
+                self._tracks.ids,
+                plane_of(self._tracks.pixels, camera),
+                noise / (camera.fx * camera.fy),
+                self._tracks.image if self._config.scale.source == "camera_height" else None,
+            )
+        )
+        del self._keyframes[: -(self._config.adjust.window + HELD)]
+        self._since = LiveMotion.none()
+        self._unsolved = True
+
+    def solve(self) -> Refinement | None:
+        """Refine the window if there is a new keyframe; None where there is none."""
+        if not self._unsolved:
+            return None
+        self._unsolved = False
+        log_scale_std, reason = self._refine()
+        if not reason:
+            self._measure_metres()
+        return self._refinement(log_scale_std, reason)
+
+    def _refine(self) -> tuple[float, str]:
+        """Solve the window; return how well the newest log scale is known, or why it is not.
+
+        Where the window cannot be solved nothing changes.
+        """
+        keyframes = self._keyframes
+        held = max(1, len(keyframes) - self._config.adjust.window)
+        if len(keyframes) < 2:
+            return math.inf, "the first keyframe"
+        for last_try in (False, True):
+            seen = Sightings.of(keyframes)
+            if len(seen.ids) < FEWEST_LANDMARKS:
+                return math.inf, "too few corners are shared"
+            bend = (self._bend.value, self._bend.std)
+            problem, start = window_problem(keyframes, seen, self._landmarks, held, bend)
+            solution = solve(problem, start)
+            if not solution.solved:
+                return math.inf, "the window is singular"
+            outliers = ~(solution.errors <= OUTLIER_STDS)
+            if last_try or outliers.mean() <= MANY_OUTLIERS:
+                break
+            keyframes = _without_outliers(keyframes, seen, outliers)
+        if (solution.depth_stds < KNOWN_DEPTH).sum() < FEWEST_LANDMARKS:
+            return math.inf, "too little parallax"
+        anchors, state = seen.anchors, solution.state
+        points = in_map(state.points, start.rotations[anchors], start.positions[anchors])
+        self._landmarks = Landmarks(seen.ids, points, solution.depth_stds)
+        self._bend = self._bend.after(solution, self._config.adjust.window)
+        self._tracks.drop(seen.ids[seen.tracks[outliers & (seen.keyframes == len(keyframes) - 1)]])
+        keyframes = _without_outliers(keyframes, seen, outliers)
+        for k in range(held, len(keyframes)):
+            pose = SE3.from_rotation_translation(state.rotations[k], state.positions[k])
+            log_scale = float(state.log_scales[k])
+            keyframes[k] = replace(keyframes[k], map_from_camera=pose, log_scale=log_scale)
+        self._keyframes = keyframes
+        return solution.log_scale_std, ""
+
+    def _measure_metres(self) -> None:
+        """Let the source of the scale say how far the map's unit is from a metre, and mend it."""
+        measured = self._metres()
+        if measured is None:
+            self._metric = self._metric.unmeasured()
+            return
+        self._metric = self._metric.measured(*measured)
+        if self._metric.known:
+            factor, centre = (
+                math.exp(self._metric.log_error),
+                self._keyframes[0].map_from_camera.translation,
+            )
+            self._keyframes = [k.resized(centre, factor) for k in self._keyframes]
+            self._landmarks = self._landmarks.resized(centre, factor)
+            self._metric = self._metric.corrected()
+
+    def _metres(self) -> tuple[float, float] | None:
+        """Return the logarithm of metres over the map's unit and its deviation; None: unknown."""
+        scale, last = self._config.scale, self._keyframes[-1]
+        if scale.source == "camera_height":
+            assert self._rectifier is not None
+            plane = height_above_ground(
+                self._rectifier.camera,
+                [k.image for k in self._keyframes if k.image is not None],
+                [k.map_from_camera for k in self._keyframes],
+                *self._landmarks.finite(),
+            )
+            if isinstance(plane, NoGround):
+                logger.debug("no ground: %s", plane.reason)
+                return None
+            return math.log(scale.camera_height_m / plane.height), plane.log_std
+        if scale.source == "none" or self._previous is None or not self._previous.metric:
+            return None
+        factor = scale.factor if scale.source == "fixed" else 1.0
+        return math.log(factor) - last.log_scale, METRIC_BACKEND_STD
+
+    def _refinement(self, log_scale_std: float, reason: str) -> Refinement:
+        last, metric = self._keyframes[-1], self._metric.known
+        points, stds = self._landmarks.finite()
+        good = stds < GOOD_DEPTH
+        return Refinement(
+            session=self._session,
+            stamp_ns=last.stamp_ns,
+            map_from_odom=last.map_from_camera @ last.odom_from_camera.inverse(),
+            scale=math.exp(last.log_scale),
+            scale_std=math.hypot(log_scale_std, self._metric.std) if metric else log_scale_std,
+            metric=metric,
+            scale_source=self._config.scale.source if metric else "",
+            keyframes=tuple(Keyframe(k.stamp_ns, k.map_from_camera) for k in self._keyframes),
+            landmarks=points[good].astype(np.float32),
+            landmark_stds=stds[good].astype(np.float32),
+            reason=reason,
+        )
+
+
+def _without_outliers(
+    keyframes: list[WindowKeyframe], seen: Sightings, outliers: Mask
+) -> list[WindowKeyframe]:
+    """Return the keyframes as if they had not seen what turned out to be wrong."""
+    wrong = [seen.ids[seen.tracks[outliers & (seen.keyframes == k)]] for k in range(len(keyframes))]
+    return [k.without(ids) for k, ids in zip(keyframes, wrong, strict=True)]

@@ -1,0 +1,70 @@
+"""Holding the map to metres: one scale, filtered, with a gate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+DRIFT_STD = 0.01
+"""By how much the logarithm of a map's scale may drift from keyframe to keyframe."""
+
+CORRELATION = 1.6
+"""Measurements at neighbouring keyframes share errors: their standard deviations are taken to be
+this much larger."""
+
+GATE = 3.0
+"""A measurement this many standard deviations off is not believed."""
+
+ENOUGH = 2
+"""Measurements that must agree before the map is called metric."""
+
+PATIENCE = 5
+"""After so many refusals on end the filter, not the measurements, must be wrong: it starts anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricScale:
+    """How far the map's unit is from a metre: a Kalman filter of one number.
+
+    `log_error`: logarithm of what the map's lengths must be multiplied by to be metres; `variance`
+    of it; `agreed`: measurements taken so far; `refused`: on end.
+    """
+
+    log_error: float = 0.0
+    variance: float = math.inf
+    agreed: int = 0
+    refused: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether enough measurements agree."""
+        return self.agreed >= ENOUGH
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the logarithm; infinite while nothing is known."""
+        return math.sqrt(self.variance)
+
+    def measured(self, log_error: float, log_std: float) -> MetricScale:
+        """Return the filter after the map has drifted for a keyframe and was measured again."""
+        noise = (CORRELATION * log_std) ** 2
+        variance = self.variance + DRIFT_STD**2
+        surprise = log_error - self.log_error
+        if not self.agreed:
+            return MetricScale(log_error, noise, agreed=1)
+        if surprise * surprise > GATE**2 * (variance + noise):
+            if self.refused + 1 >= PATIENCE:
+                return MetricScale(log_error, noise, agreed=self.agreed)
+            return replace(self, variance=variance, refused=self.refused + 1)
+        gain = variance / (variance + noise)
+        return MetricScale(
+            self.log_error + gain * surprise, (1.0 - gain) * variance, self.agreed + 1
+        )
+
+    def unmeasured(self) -> MetricScale:
+        """Return the filter after a keyframe that showed nothing."""
+        return replace(self, variance=self.variance + DRIFT_STD**2)
+
+    def corrected(self) -> MetricScale:
+        """Return the filter after the map was multiplied by exp(log_error)."""
+        return replace(self, log_error=0.0)

@@ -1,0 +1,1 @@
+"""The way to the adjuster's process and back."""
