@@ -12,8 +12,10 @@ RESULTS := $(DEMO)/results
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
 
-demo: $(DEMO)/street $(DEMO)/room_bag ## Render two worlds, replay them, say where the reports lie
-	$(BIN)/vo-stream replay $(DEMO)/street --out $(RESULTS)/street
+demo: $(VENV)/compiled $(DEMO)/street $(DEMO)/room_bag
+demo: ## Render two worlds, replay them, say where the reports lie
+	$(BIN)/vo-stream replay $(DEMO)/street --out $(RESULTS)/street \
+		--scale.source camera_height --scale.camera_height_m 1.65
 	$(BIN)/vo-stream replay $(DEMO)/room_bag --out $(RESULTS)/room_bag \
 		--replay.groundtruth_topic /groundtruth
 	@echo
@@ -49,6 +51,12 @@ $(BIN)/python:
 
 $(VENV)/installed: setup.py | $(BIN)/python
 	$(PIP) --editable .
+	@touch $@
+
+# The machine code is kept beside the source; without this the first replay would make it.
+$(VENV)/compiled: $(wildcard vo_stream/adjust/*.py) | $(VENV)/installed
+	@echo "Compiling the adjuster's solver, once: some 10 s"
+	@$(BIN)/python -c "from vo_stream.adjust.solver import compile_solver; compile_solver()"
 	@touch $@
 
 $(VENV)/installed-test: setup.py | $(BIN)/python

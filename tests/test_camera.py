@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vo_stream.camera import MAX_HALF_FOV_RAD, MAX_SIDE_PX, CameraModel, Rectifier
+from vo_stream.camera import MAX_HALF_FOV_RAD, MAX_SIDE_PX, CameraModel, Rectifier, reduced_size
 from vo_stream.errors import ConfigError
 from vo_stream.se3 import Array
 
@@ -283,3 +283,21 @@ def test_a_very_wide_lens_is_cut_to_a_usable_view(lens: CameraModel) -> None:
     edge = math.atan(float(rays[..., 0].max() + half_pixel))
     assert edge == pytest.approx(MAX_HALF_FOV_RAD, abs=1e-5)
     assert math.atan(float(-rays[..., 0].min() + half_pixel)) == pytest.approx(edge, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "max_pixels", "multiple", "expected"),
+    [
+        ((640, 480), 310_000, 1, (640, 480)),  # never up
+        ((1280, 960), 307_200, 1, (640, 480)),
+        ((1241, 376), 116_654, 1, (620, 188)),
+        ((1280, 960), 307_200, 32, (640, 480)),
+        ((1241, 376), 480_000, 32, (1248, 384)),  # to the nearest multiple
+        ((1, 16_000), 10, 1, (1, 400)),
+        ((3, 2), 100, 8, (8, 8)),
+    ],
+)
+def test_reduced_size(
+    size: tuple[int, int], max_pixels: int, multiple: int, expected: tuple[int, int]
+) -> None:
+    assert reduced_size(size, max_pixels, multiple) == expected

@@ -50,6 +50,7 @@ SHARED = [
 ROSDEP_KEYS = {
     "opencv-python-headless": "python3-opencv",
     "pyyaml": "python3-yaml",
+    "pyzmq": "python3-zmq",
     "rosbags": "python3-rosbags-pip",
 }
 """What rosdep calls a requirement, where that is not python3-NAME."""
@@ -117,7 +118,9 @@ def test_the_wheel_holds_the_package_and_no_more(tree: Path, tmp_path: Path) -> 
     modules = {str(p.relative_to(ROOT)) for p in ROOT.glob("vo_stream/**/*.py")}
     assert {name for name in names if name.endswith(".py") and "/data/" not in name} == modules
     assert "vo_stream/py.typed" in names
-    assert "vo-stream = vo_stream.cli:main" in entry_points
+    assert {"vo-stream = vo_stream.cli:main", "vo_adjuster = vo_stream.link.worker:main"} <= set(
+        entry_points.splitlines()
+    )
     assert metadata["Version"] == vo_stream.__version__
     assert metadata["License-Expression"] or metadata["License"] == "Apache-2.0"
     assert any(name.endswith("/LICENSE") for name in names)
@@ -138,11 +141,12 @@ def test_colcon_installs_what_ros_looks_for(
 ) -> None:
     assert [name for name in SHARED if not (installed / name).is_file()] == []
     (module,) = installed.glob("**/vo_stream/cli.py")
-    command = installed / "lib" / "vo_stream" / "vo-stream"
-    done = run(command, "--version", PYTHONPATH=str(module.parent.parent), cwd=installed)
+    commands, site = installed / "lib" / "vo_stream", str(module.parent.parent)
+    done = run(commands / "vo-stream", "--version", PYTHONPATH=site, cwd=installed)
     assert vo_stream.__version__ in done.stdout
+    done = run(commands / "vo_adjuster", "--help", PYTHONPATH=site, cwd=installed)
+    assert "--listen" in done.stdout
     where = "import vo_stream; print(vo_stream.__file__)"
-    site = str(module.parent.parent)
     done = run(sys.executable, "-c", where, PYTHONPATH=site, cwd=installed)
     assert done.stdout.strip() == str(module.with_name("__init__.py"))
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from adjuster_windows import Answer, Window
 
+from vo_stream.adjust.factors import MOTION_HUBER
 from vo_stream.adjust.solver import (
     HUBER,
     Indices,
@@ -121,9 +122,12 @@ class GtsamTerms:
 
     def noise(self, std: float) -> Any:
         """Return the noise of a sighting."""
+        return self.robust(self.gtsam.noiseModel.Isotropic.Sigma(2, std), HUBER)
+
+    def robust(self, noise: Any, bound: float) -> Any:
+        """Return a noise with Huber's loss from `bound` standard deviations on."""
         model = self.gtsam.noiseModel
-        huber = model.mEstimator.Huber.Create(HUBER)
-        return model.Robust.Create(huber, model.Isotropic.Sigma(2, std))
+        return model.Robust.Create(model.mEstimator.Huber.Create(bound), noise)
 
     def pose(self, rotation: Array, position: Array) -> Any:
         """Return a Pose3."""
@@ -137,7 +141,7 @@ class GtsamTerms:
             x(window, k - 1),
             x(window, k),
             self.pose(window.motions[k, :, :3], window.motions[k, :, 3]),
-            gtsam.noiseModel.Diagonal.Sigmas(stds),
+            self.robust(gtsam.noiseModel.Diagonal.Sigmas(stds), MOTION_HUBER),
         )
 
     def keyframe(self, window: Window, k: int) -> int:
@@ -288,7 +292,8 @@ class Ceres:
         translations = [np.array(pose.translation) for pose in poses]
         points = list(window.points.copy())
         camera = np.array([1.0, 1.0, 0.0, 0.0])
-        problem, huber, none = ceres.Problem(), ceres.HuberLoss(HUBER), ceres.TrivialLoss()
+        problem = ceres.Problem()
+        huber, motion_huber = ceres.HuberLoss(HUBER), ceres.HuberLoss(MOTION_HUBER)
         covariance = np.eye(2) * window.std**2
         landmarks, keyframes = window.landmarks.tolist(), window.keyframes.tolist()
         for n, k, plane in zip(landmarks, keyframes, window.plane, strict=True):
@@ -300,14 +305,14 @@ class Ceres:
             spread = np.diag(np.roll(window.motion_stds[k], 3) ** 2)  # rotation first
             blocks = [quaternions[k], translations[k], quaternions[k - 1], translations[k - 1]]
             problem.add_residual_block(
-                self.costs.RelativePosePriorCost(spread, prior), none, blocks
+                self.costs.RelativePosePriorCost(spread, prior), motion_huber, blocks
             )
         manifold = ceres.EigenQuaternionManifold()
         for quaternion in quaternions:
             problem.set_manifold(quaternion, manifold)
         for held in (camera, quaternions[0], translations[0]):
             problem.set_parameter_block_constant(held)
-        return problem, quaternions, translations, points, (camera, manifold, huber, none)
+        return problem, quaternions, translations, points, (camera, manifold, huber, motion_huber)
 
     def run(self, job: Any) -> Any:
         """Solve."""

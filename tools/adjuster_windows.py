@@ -7,7 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from vo_stream.adjust.factors import MOTION_HUBER
 from vo_stream.adjust.solver import HUBER, Indices
 from vo_stream.se3 import SE3, Array
 
@@ -87,16 +89,23 @@ def sighting_errors(window: Window, answer: Answer) -> Array:
     return np.where(q[:, 2] > 0.0, np.minimum(off, WORST), WORST)
 
 
+def huber(errors: npt.ArrayLike, bound: float) -> Array:
+    """Return Huber's function of errors in standard deviations."""
+    e = np.asarray(errors, dtype=np.float64)
+    return np.where(e <= bound, 0.5 * e**2, bound * (e - 0.5 * bound))
+
+
 def cost(window: Window, answer: Answer) -> float:
     """Return what an answer costs: the one measure for all solvers, the one of our solver."""
     errors = sighting_errors(window, answer)
-    total = np.where(errors <= HUBER, 0.5 * errors**2, HUBER * (errors - 0.5 * HUBER)).sum()
+    total = huber(errors, HUBER).sum()
     for i in range(1, len(answer.positions)):
         turn, before = window.motions[i, :, :3].T, answer.rotations[i - 1].T
         step = before @ (answer.positions[i] - answer.positions[i - 1])
         left = SE3.from_rotation_translation(turn @ before @ answer.rotations[i], np.zeros(3))
         error = np.concatenate([turn @ (step - window.motions[i, :, 3]), left.rotation_vector])
-        total += 0.5 * ((error / window.motion_stds[i]) ** 2).sum()
+        size = np.linalg.norm(error / window.motion_stds[i])
+        total += float(huber(size, MOTION_HUBER))
     return float(total)
 
 

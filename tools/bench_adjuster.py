@@ -49,6 +49,7 @@ from adjuster_windows import (
 )
 from tqdm import tqdm
 
+from vo_stream.adjust.factors import MOTION_HUBER
 from vo_stream.adjust.solver import HUBER
 from vo_stream.se3 import Array
 
@@ -61,12 +62,13 @@ START = "start, idle"
 """Row of the start; its stall is that beside a sleeping thread."""
 
 FAIRNESS = f"""\
-All: the same windows, start and noise model, Huber's loss at {HUBER} standard deviations, one
-thread; the end is a relative change of the cost of {RELATIVE_TOLERANCE:g}, or so many iterations:
-{MAX_ITERATIONS}. CPU: the thread's own time in solving. Build: from the window to the solver's own
-objects, and from its answer back; C++ would build the others' faster. One function says what an
-answer costs; more: than the first solver's; finite: the same when landmarks beyond infinity, where
-only vo_stream's can go, are put there as they are.
+All: the same windows, start and noise model, Huber's loss at {HUBER} standard deviations of a
+sighting and {MOTION_HUBER:g} of a motion, one thread; the end is a relative change of the cost of
+{RELATIVE_TOLERANCE:g}, or so many iterations: {MAX_ITERATIONS}. CPU: the thread's own time in
+solving. Build: from the window to the solver's own objects, and from its answer back; C++ would
+build the others' faster. One function says what an answer costs; more: than the first solver's;
+finite: the same when landmarks beyond infinity, where only vo_stream's can go, are put there as
+they are.
 vo_stream: the scale of the motions is known to be 1 and the bend of the lens to be 0 (by an
    information so large that they stay), the prior on depths is off. It ends where a step promised
    so little a change, the others where one brought it; landmarks may take steps of their own within

@@ -1,6 +1,7 @@
 """Replay recordings with ground truth and print the table of docs/benchmarks.md.
 
-python tools/benchmark.py FOLDER ... [--seeds 3] [--runs 3] [--net geometric] [--write FILE]
+python tools/benchmark.py FOLDER ... [--seeds 3] [--runs 3] [--net geometric] [--no-adjust]
+    [--write FILE]
 
 Every replay is a process of its own, so that memory and processor time are its own. Where there
 is chance (the sampling of the geometric backend) each seed is run, and the median is shown with
@@ -29,11 +30,12 @@ START, END = "<!-- table -->", "<!-- end of table -->"
 Run = dict[str, Any]
 
 
-def replay(folder: Path, net: str, seed: int) -> Run:
+def replay(folder: Path, net: str, seed: int, adjust: bool) -> Run:
     """Return the summary of one replay; raises CalledProcessError where it fails."""
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "vo_stream.cli", "replay", str(folder), "--out", out]
         command += ["--json", "--net", net, "--geometric.seed", str(seed)]
+        command += [] if adjust else ["--no-adjust"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     summary: Run = json.loads(done.stdout)
     return summary
@@ -49,6 +51,11 @@ def spread(runs: Sequence[Run], figure: Callable[[Run], float | None], digits: i
     return shown if low == high else f"{shown} ({low}..{high})"
 
 
+def ate(run: Run, of: str) -> float | None:
+    """Return the absolute error of the path in metres; None where nothing was refined."""
+    return None if run[of] is None else float(run[of]["ate_rmse_m"]["sim3"])
+
+
 def in_metres(run: Run, what: str) -> float | None:
     """Return a length of the ground truth's path, or of the path as estimated."""
     value = run["metrics"]["path_length_m"][what]
@@ -59,7 +66,8 @@ COLUMNS: dict[str, Callable[[Sequence[Run]], str]] = {
     "sequence": lambda runs: str(runs[0]["source"]),
     "frames": lambda runs: str(runs[0]["frames"]),
     "path m": lambda runs: spread(runs, lambda r: in_metres(r, "groundtruth"), 2),
-    "ATE m": lambda runs: spread(runs, lambda r: r["metrics"]["ate_rmse_m"]["sim3"], 3),
+    "ATE m": lambda runs: spread(runs, lambda r: ate(r, "metrics"), 3),
+    "refined ATE m": lambda runs: spread(runs, lambda r: ate(r, "refined"), 3),
     "t_rel %": lambda runs: spread(runs, lambda r: r["metrics"]["t_rel_percent"]["scaled"], 1),
     "r_rel deg/100 m": lambda runs: spread(runs, lambda r: r["metrics"]["r_rel_deg_per_100m"], 1),
     "RPE 1 s m": lambda runs: spread(
@@ -82,8 +90,10 @@ def table(all_runs: Sequence[Sequence[Run]]) -> str:
     rows += [[column(runs) for column in COLUMNS.values()] for runs in all_runs]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     first = all_runs[0][0]
+    adjuster = "with the adjuster" if first["adjuster"] else "without the adjuster"
     conditions = (
-        f"vo_stream {vo_stream.__version__}, backend {first['backend']}, {first['machine']}, "
+        f"vo_stream {vo_stream.__version__}, backend {first['backend']}, {adjuster}, "
+        f"{first['machine']}, "
         f"Python {platform.python_version()}, OpenCV {opencv_version()}; "
         f"{len(all_runs[0])} runs of each."
     )
@@ -104,9 +114,10 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the random sampling")
     parser.add_argument("--runs", type=int, default=1, help="runs of each seed, for the speed")
     parser.add_argument("--net", default="geometric", help="motion backend")
+    parser.add_argument("--no-adjust", action="store_true", help="live odometry alone")
     parser.add_argument("--write", type=Path, help="a file whose table is replaced")
     args = parser.parse_args()
-    bar = tqdm(total=len(args.folders) * args.seeds * args.runs, unit=" runs")
+    bar = tqdm(total=len(args.folders) * args.seeds * args.runs, unit=" runs", disable=None)
     all_runs = []
     for folder in args.folders:
         runs = []
@@ -114,7 +125,7 @@ def main() -> int:
             for _ in range(args.runs):
                 bar.set_postfix_str(folder.name)
                 try:
-                    runs.append(replay(folder, args.net, seed))
+                    runs.append(replay(folder, args.net, seed, not args.no_adjust))
                 except subprocess.CalledProcessError as error:
                     print(f"{folder}: {error.stderr.strip()}", file=sys.stderr)
                     return 2

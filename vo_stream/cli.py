@@ -185,14 +185,13 @@ def _open_link(
         from vo_stream.link.channel import NoLink
 
         return NoLink()
-    from vo_stream.adjust.solver import compile_solver
+    from vo_stream.adjust.adjuster import Adjuster, compile_adjuster
 
-    compile_solver(say)  # in the background too: the other process finds it compiled
+    compile_adjuster(say)  # in the background too: the other process finds it compiled
     if in_background:
         from vo_stream.link.zmq_link import ZmqLink
 
         return ZmqLink(config, lossless=True)
-    from vo_stream.adjust.adjuster import Adjuster
     from vo_stream.link.channel import InlineLink
 
     return InlineLink(Adjuster(config))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
 
 import vo_stream
 
-LIBRARIES = ("numpy", "cv2", "transforms3d", "rosbags", "click", "tqdm", "yaml")
+LIBRARIES = (
+    "numpy", "cv2", "transforms3d", "rosbags", "click", "tqdm", "yaml", "numba", "zmq",
+)  # fmt: skip
 """Modules that must be there."""
 
 OPTIONAL = {
@@ -20,8 +22,12 @@ OPTIONAL = {
 
 _DISTRIBUTIONS = {
     "yaml": ("pyyaml",),
+    "zmq": ("pyzmq",),
     "cv2": ("opencv-python-headless", "opencv-python", "opencv-contrib-python"),
 }
+
+
+SOLVER = "adjuster's solver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at what is installed, and open each backend once with default settings."""
+    """Look at what is installed, open each backend once, load what the adjuster needs."""
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     findings = [
         Finding("vo_stream", True, vo_stream.__version__),
@@ -53,8 +59,7 @@ def examine() -> list[Finding]:
     for module, remedy in OPTIONAL.items():
         version = _version(module)
         findings.append(Finding(module, bool(version), version or f"not installed: {remedy}"))
-    findings += _backends()
-    return findings
+    return [*findings, *_backends(), _solver(), *_ways_to_the_adjuster()]
 
 
 def _backends() -> list[Finding]:
@@ -65,6 +70,37 @@ def _backends() -> list[Finding]:
     except ImportError as error:  # a library that is missing or broken
         return [Finding("backends", False, f"cannot be loaded: {error}")]
     return [Finding(f"backend {n}", not why, why or "runs here") for n, why in reasons.items()]
+
+
+def _solver() -> Finding:
+    """Say where the adjuster's solver is kept once it is compiled; compile nothing."""
+    try:
+        entry = import_module("vo_stream.adjust.solver")._levenberg_marquardt
+    except (ImportError, OSError) as error:  # of numba: a numpy too new, no LLVM for this machine
+        return Finding(SOLVER, False, f"cannot be loaded: {error}")
+    statistics = getattr(entry, "stats", None) or getattr(entry.__wrapped__, "stats", None)
+    if statistics is None:
+        return Finding(SOLVER, False, "runs uncompiled, far too slow: unset NUMBA_DISABLE_JIT")
+    if statistics.cache_path is None:
+        remedy = "let NUMBA_CACHE_DIR name a folder that can be written"
+        return Finding(SOLVER, False, f"compiled anew at each start, some 10 s: {remedy}")
+    return Finding(SOLVER, True, f"compiled once, kept in {statistics.cache_path}")
+
+
+def _ways_to_the_adjuster() -> list[Finding]:
+    """Say what the sockets to the adjuster can do here."""
+    try:
+        zmq = import_module("vo_stream.link.sockets").zmq
+    except ImportError as error:
+        return [Finding("adjuster's link", False, f"cannot be loaded: {error}")]
+    remedy = "not in this libzmq: pip install pyzmq brings one that has it"
+    return [
+        Finding(what, bool(zmq.has(ability)), found if zmq.has(ability) else f"{ability} {remedy}")
+        for what, ability, found in (
+            ("adjuster here", "ipc", "a process of its own, over ipc"),
+            ("adjuster elsewhere", "curve", "over tcp, with CURVE keys"),
+        )
+    ]
 
 
 def _version(module: str) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,13 +11,15 @@ import numpy.typing as npt
 import pytest
 
 from vo_stream.adjust.ground_plane import GroundPlane, NoGround, height_above_ground
+from vo_stream.adjust.road_view import compile_ground, correlations, normal_equations
 from vo_stream.camera import CameraModel
 from vo_stream.corners import Image
 from vo_stream.demo.world import STREET_CAMERA, scaled, street
-from vo_stream.se3 import SE3, Array, rotation_from_vector
+from vo_stream.se3 import SE3, rotation_from_vector
 
 CAMERA = CameraModel(620, 188, 350.0, 350.0, 309.5, 93.5)
 HEIGHT = 1.65
+RADIUS = 16.0
 NO_POINTS = np.empty((0, 3), dtype=np.float32)
 NO_STDS = np.empty(0, dtype=np.float32)
 
@@ -34,14 +37,18 @@ def texture() -> npt.NDArray[np.float32]:
     return picture
 
 
-def looked_at(pose: SE3, wall_z: float | None = None) -> Image:
-    """Render the ground y = 0, or a wall across the way; world axes like the camera's."""
+def looked_at(pose: SE3, wall_z: float | None = None, bank: float = 0.0) -> Image:
+    """Render the ground y = 0, with banks beside a curve, or a wall; axes like the camera's."""
     v, u = np.indices((CAMERA.height, CAMERA.width), dtype=np.float64)
     rays = CAMERA.back_project(np.stack([u, v], axis=-1)) @ pose.rotation.T
     along = rays[..., 1] if wall_z is None else rays[..., 2]
     distance = -pose.translation[1] if wall_z is None else wall_z - pose.translation[2]
     depth = distance / np.where(along > 1e-3, along, np.inf)
     points = pose.translation + rays * depth[..., None]
+    if bank:
+        above = pose.translation + rays * (depth * (1.0 - bank / HEIGHT))[..., None]
+        off_road = np.abs(np.hypot(above[..., 0] - RADIUS, above[..., 2]) - RADIUS) > 2.6
+        points = np.where(off_road[..., None], above, points)
     s, t = points[..., 0], points[..., 2] if wall_z is None else points[..., 1]
     grey = cv2.remap(
         texture(),
@@ -64,6 +71,14 @@ def pose_at(z: float, yaw: float = 0.0, pitch: float = 0.0, x: float = 0.0) -> S
 def plain_drive(pitch: float = 0.0) -> Drive:
     poses = [pose_at(0.7 * i, pitch=pitch) for i in range(6)]
     return [looked_at(pose) for pose in poses], poses
+
+
+@cache
+def curved_drive(bank: float) -> Drive:
+    """To the right, between banks."""
+    angles = 0.7 / RADIUS * np.arange(-5, 1)
+    poses = [pose_at(RADIUS * math.sin(a), yaw=a, x=RADIUS * (1.0 - math.cos(a))) for a in angles]
+    return [looked_at(pose, bank=bank) for pose in poses], poses
 
 
 @cache
@@ -94,10 +109,6 @@ def jolted(poses: list[SE3], length: float, angle: float) -> list[SE3]:
     return [pose @ SE3.exp(rng.normal(0.0, stds)) for pose in poses]
 
 
-def moved(points: Array, pose: SE3) -> npt.NDArray[np.float32]:
-    return pose.apply(points).astype(np.float32)
-
-
 @pytest.mark.parametrize("pitch", [0.0, 0.12])
 def test_the_height_of_a_camera_over_a_plane(pitch: float) -> None:
     plane = found(measured(plain_drive(pitch)))
@@ -116,6 +127,18 @@ def test_the_height_over_a_rendered_street_fits_its_deviation() -> None:
     assert abs(error) < 0.05
     assert abs(error) < 3.0 * plane.log_std
     assert plane.log_std < 0.06
+
+
+@pytest.mark.parametrize("bank", [0.15, 0.25])
+def test_in_a_curve_the_verge_is_not_the_road(bank: float) -> None:
+    assert found(measured(curved_drive(bank))).height == pytest.approx(HEIGHT, rel=0.03)
+
+
+def test_compiling_beforehand_leaves_nothing_to_compile() -> None:
+    compile_ground()
+    found(measured(plain_drive()))
+    loops: list[Any] = [correlations, normal_equations]
+    assert all(len(getattr(f, "__wrapped__", f).signatures) == 1 for f in loops)
 
 
 @pytest.mark.parametrize("factor", [1e-3, 0.3, 50.0])
@@ -206,8 +229,7 @@ def single() -> Drive:
 
 
 def poseless() -> Drive:
-    images, poses = plain_drive()
-    return images, [*poses[:-2], SE3(np.full(7, np.nan)), poses[-1]]
+    return plain_drive()[0], [*plain_drive()[1][:-1], SE3(np.full(7, np.nan))]
 
 
 def far_off_pose() -> Drive:
@@ -238,19 +260,17 @@ def test_landmarks_below_the_plane_contradict_it() -> None:
     rng = np.random.default_rng(3)
     ahead = rng.uniform([-1.5, 0.0, 6.0], [1.5, 0.0, 12.0], (40, 3))
     stds = np.full(40, 0.02, dtype=np.float32)
-    on_road = moved(ahead + [0.0, HEIGHT, 0.0], poses[-1])
-    below = moved(ahead + [0.0, 1.6 * HEIGHT, 0.0], poses[-1])
+    on_road = poses[-1].apply(ahead + [0.0, HEIGHT, 0.0])
+    below = poses[-1].apply(ahead + [0.0, 1.6 * HEIGHT, 0.0])
     found(height_above_ground(CAMERA, images, poses, on_road, stds))
-    result = height_above_ground(CAMERA, images, poses, below, stds)
-    assert isinstance(result, NoGround)
+    assert isinstance(height_above_ground(CAMERA, images, poses, below, stds), NoGround)
     found(height_above_ground(CAMERA, images, poses, below, 20.0 * stds))
 
 
 def test_a_landmark_that_is_no_number_is_refused() -> None:
     images, poses = plain_drive()
     points = np.full((1, 3), np.nan, dtype=np.float32)
-    result = height_above_ground(CAMERA, images, poses, points, np.ones(1, dtype=np.float32))
-    assert isinstance(result, NoGround)
+    assert isinstance(height_above_ground(CAMERA, images, poses, points, np.ones(1)), NoGround)
 
 
 def test_landmarks_without_deviations_are_refused() -> None:
@@ -266,7 +286,7 @@ def test_a_distorted_camera_is_refused() -> None:
 
 def test_inputs_are_left_alone_and_the_answer_repeats() -> None:
     images, poses = plain_drive()
-    points = moved(np.array([[0.0, HEIGHT, 8.0]]), poses[-1])
+    points = poses[-1].apply(np.array([[0.0, HEIGHT, 8.0]])).astype(np.float32)
     stds = np.full(1, 0.1, dtype=np.float32)
     inputs: list[npt.NDArray[np.generic]] = [*images, points, stds]
     before = [array.copy() for array in inputs]

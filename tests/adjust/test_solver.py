@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vo_stream.adjust import solver
+from vo_stream.adjust.factors import MOTION_HUBER
 from vo_stream.adjust.solver import Indices, Problem, Solution, State, compile_solver, solve
 from vo_stream.se3 import SE3, Array, rotation_from_vector
 
@@ -252,7 +253,11 @@ def residuals(problem: Problem, start: State, x: Array) -> tuple[Array, Array]:
         moved = before @ (positions[i] - positions[i - 1])
         v = turn @ (np.exp(-scales[i]) * moved - problem.motions[i, :, 3])
         w = SE3.from_rotation_translation(turn @ before @ rotations[i], v).rotation_vector
-        others.append(np.linalg.cholesky(problem.motion_information[i]).T @ np.r_[v, w])
+        error = np.linalg.cholesky(problem.motion_information[i]).T @ np.r_[v, w]
+        size = float(np.linalg.norm(error))
+        if size > MOTION_HUBER:  # half its square is Huber's function then
+            error *= np.sqrt(2.0 * MOTION_HUBER * (size - 0.5 * MOTION_HUBER)) / size
+        others.append(error)
     return seen, np.concatenate(others)
 
 

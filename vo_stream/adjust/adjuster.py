@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vo_stream.adjust.ground_plane import NoGround, height_above_ground
-from vo_stream.adjust.keyframes import is_due, parallax_rad
+from vo_stream.adjust.keyframes import FEWEST_SHARED, is_due, parallax_rad
 from vo_stream.adjust.live_motion import LiveMotion, at_scale, step_between
 from vo_stream.adjust.metric_scale import MetricScale
-from vo_stream.adjust.solver import Solution, solve
+from vo_stream.adjust.road_view import compile_ground
+from vo_stream.adjust.solver import Solution, compile_solver, solve
 from vo_stream.adjust.tracks import Mask, Tracks, plane_of
 from vo_stream.adjust.window import (
     Landmarks,
@@ -74,6 +76,15 @@ class Bend:
         before, now = self.std**-2, solution.bend_std**-2
         information = before + max(0.0, now - before) / window
         return Bend(float(solution.state.bend[0]), max(information**-0.5, LEAST_BEND_STD))
+
+
+def compile_adjuster(progress: Callable[[str], None] = lambda _: None) -> None:
+    """Compile all that an Adjuster runs, or load what an earlier process compiled.
+
+    `progress` is told what takes time: 15 s at the first start, then half a second.
+    """
+    compile_solver(progress)
+    compile_ground()
 
 
 class Adjuster:
@@ -159,6 +170,8 @@ class Adjuster:
         assert self._rectifier is not None
         self._tracks.polish()
         self._tracks.start_keyframe()
+        if self._keyframes and len(self._tracks.ids) < FEWEST_SHARED:  # the image shows nothing
+            return
         camera, odom = self._rectifier.camera, estimate.odom_from_camera
         noise = NOISE_PX**2 + self._tracks.noise_px**2
         last = self._keyframes[-1] if self._keyframes else None

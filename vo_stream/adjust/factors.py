@@ -7,6 +7,10 @@ import numpy as np
 from vo_stream.adjust.compiled import helper
 from vo_stream.adjust.linear import bend_row, inverse_jacobian, product, rotation_vector, skew
 
+MOTION_HUBER = 3.0
+"""Error of a live motion, in standard deviations of its six numbers together, beyond which it
+counts less: a front end in trouble is wrong by more than it says."""
+
 
 @helper
 def motion_error(state, motion, k):  # type: ignore[no-untyped-def]
@@ -66,17 +70,23 @@ def add_motions(problem, state, system):  # type: ignore[no-untyped-def]
         # The slopes are by the pose before, at row - 6, by this one, and by its scale.
         free = k - problem.held
         row, scale = 6 * free, bend_row(system.gradient) + 1 + free
+        square = 0.0
         for i in range(6):
             for j in range(6):
-                total += 0.5 * error[i] * problem.motion_information[k, i, j] * error[j]
+                square += error[i] * problem.motion_information[k, i, j] * error[j]
+        cost, weight = 0.5 * square, 1.0
+        if square > MOTION_HUBER * MOTION_HUBER:
+            size = np.sqrt(square)
+            cost, weight = MOTION_HUBER * (size - 0.5 * MOTION_HUBER), MOTION_HUBER / size
+        total += cost
         for i in range(6 if row == 0 else 0, 13):
             at = row - 6 + i if i < 12 else scale
             for m in range(6):
-                system.gradient[at] -= weighted[m, i] * error[m]
+                system.gradient[at] -= weight * weighted[m, i] * error[m]
             for j in range(6 if row == 0 else 0, i + 1):
                 left = row - 6 + j if j < 12 else scale
                 for m in range(6):
-                    system.hessian[at, left] += weighted[m, i] * slopes[m, j]
+                    system.hessian[at, left] += weight * weighted[m, i] * slopes[m, j]
         walk, change = problem.walk_information[k], state.log_scales[k] - before
         before = state.log_scales[k]
         total += 0.5 * walk * change * change

@@ -4,20 +4,25 @@ The road is a plane q of the newest camera: q @ (x, y, 1) is the inverse depth a
 it, 1 / |q| the camera's height. With it the newest image predicts each older one (a plane-induced
 homography). Heights are tried until the two look alike, then the plane is refined on grey levels,
 together with small errors of the keyframes' rotations. The way the camera went says roughly how
-the plane lies: a vehicle moves along the ground. After Geiger, Ziegler and Stiller, "StereoScan"
-(2011) and Song, Frost and Chandraker, "Robust scale estimation in real-time monocular SFM" (2014).
+the plane lies: a vehicle moves along the ground. In a curve the road lies along the arc that is
+driven; straight ahead there is the verge, often higher. After Geiger, Ziegler and Stiller,
+"StereoScan" (2011) and Song, Frost and Chandraker, "Robust scale estimation in real-time monocular
+SFM" (2014).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from vo_stream.adjust.road_view import RoadPixels, RoadView, correlations, normal_equations
+from vo_stream.adjust.driven_way import DrivenWay, driven_way, level_normal
+from vo_stream.adjust.road_view import Indices, RoadPixels, RoadView, correlations, normal_equations
 from vo_stream.camera import CameraModel
 from vo_stream.corners import Image
 from vo_stream.se3 import SE3, Array, rotation_from_vector
@@ -25,11 +30,6 @@ from vo_stream.values import read_only
 
 MAX_TILT_RAD = math.radians(12.0)
 """Largest angle between the ground's normal and the camera's y axis."""
-SLOPE_STD_RAD = math.radians(0.7)
-"""Between the ground and the way the camera went: suspension, waves in the road."""
-ROLL_STD_RAD = math.radians(3.0)
-PITCH_STD_RAD = math.radians(10.0)
-"""Of how the camera is mounted, and leans in curves."""
 ROTATION_STD_RAD = 3e-4
 """Error of the rotation between two keyframes."""
 OWN_LOG_STD = 0.02
@@ -37,26 +37,26 @@ OWN_LOG_STD = 0.02
 
 REACH = 8.0
 HALF_WIDTH = 1.3
-"""How far ahead and to each side the road is looked at, in camera heights."""
+"""How far ahead, and how far to each side of the arc that is driven, the road is looked at, in
+camera heights."""
 MIN_PIXELS = 200
 SEARCH_PIXELS = 500
 """Textured pixels of the road that are needed, and that are compared in the search."""
 
 MIN_BASELINE, MAX_BASELINE = 0.3, 3.0
 """Between two keyframes that are compared, in camera heights."""
-BASELINE_RATIO = 1.6
-"""Between the keyframes that are used; those in between would tell little more."""
-MIN_BASELINE_PART = 0.02
-"""Keyframes nearer than this part of the window's longest baseline do not count."""
-REFINE_BASELINES = (0.5, 1.0, 2.0)
+REFINE_BASELINES = (0.6, 1.2, 2.0)
 """Those wished for in the refinement, in camera heights."""
+WAY_BASELINE = 2.0
+"""That over which the way best tells slope and curvature, in camera heights. Over much shorter ones
+it is suspension and noise, over much longer ones another piece of road."""
 SEARCH_STEP = 0.05
 """Of the logarithm of the heights that are tried."""
 
 MIN_SHARE = 0.5
 """Of the pixels that an older keyframe must show too."""
-MIN_SEARCH_CORRELATION = 0.35
-MIN_CORRELATION = 0.45
+MIN_SEARCH_CORRELATION = 0.3
+MIN_CORRELATION = 0.35
 """Between the newest image and each older one, in the search and at the end."""
 RIVAL_DISTANCE = 0.25
 MAX_RIVAL = 0.9
@@ -77,6 +77,9 @@ _STEPS = 8
 _CONVERGED = 2e-3
 """Step of the plane, as a part of it."""
 _TINY, _HUGE = 1e-12, 1e12
+
+
+_Views: TypeAlias = Callable[[int], RoadView]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,20 +133,24 @@ def height_above_ground(
     if not all((np.abs(n) < _HUGE).all() for n in numbers):  # nor where they are not finite
         return NoGround("a pose or landmark is not finite")
     newest = map_from_cameras[-1]
-    window = _window([pose.inverse() @ newest for pose in map_from_cameras[:-1]])
+    rotations = np.array([pose.rotation for pose in map_from_cameras])
+    positions = np.array([pose.translation for pose in map_from_cameras])
+    turned = rotations[:-1].swapaxes(1, 2)
+    shifts = positions[-1] - positions[:-1]
+    window = driven_way(turned @ rotations[-1], np.einsum("mij,mj->mi", turned, shifts))
     if window is None:
         return NoGround("the camera stood still")
     if window.normal[1] < math.cos(MAX_TILT_RAD):
         return NoGround("the way was not level")
     view = RoadView.of(images[-1], camera, window.normal, 0.5 / REACH)
-    road = _road(view, window.normal) if view is not None else None
-    if view is None or road is None:
-        return NoGround("too little texture on the road")
-    older = [view.like(images[j]) for j in window.keyframes]
-    start = _searched(road, window, older)
-    if isinstance(start, NoGround):
-        return start
-    plane = _refined(road, window, older, start)
+    if view is None:
+        return NoGround("too little of the road is in view")
+    pixels = view.textured()
+    older = cache(lambda k: view.like(images[window.keyframes[k]]))
+    height = _searched(pixels, window, older)
+    if isinstance(height, NoGround):
+        return height
+    plane = _refined(pixels, window, older, height)
     if isinstance(plane, GroundPlane) and _undercut(
         plane, newest.inverse().apply(landmarks), landmark_stds
     ):
@@ -151,111 +158,88 @@ def height_above_ground(
     return plane
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Window:
-    """How m older `keyframes` (their indices, by falling baseline) lie to the newest one.
-
-    `rotations` (m, 3, 3), `translations` (m, 3): older_from_newest. `baselines`: (m,).
-    `normal`: (3,) that of the ground as the way tells it, and `information`: (3, 3) about it.
-    """
-
-    keyframes: list[int]
-    rotations: Array
-    translations: Array
-    baselines: Array
-    normal: Array
-    information: Array
-
-
-def _window(older_from_newest: list[SE3]) -> _Window | None:
-    """Choose keyframes by their baselines; None where there are none."""
-    lengths = np.array([np.linalg.norm(pose.translation) for pose in older_from_newest])
-    longest = lengths.max()
-    if not longest > _TINY:
-        return None
-    chosen: list[int] = []
-    for j in np.argsort(-lengths):
-        if not chosen or (
-            MIN_BASELINE_PART * longest < lengths[j] < lengths[chosen[-1]] / BASELINE_RATIO
-        ):
-            chosen.append(int(j))
-    rotations = np.array([older_from_newest[j].rotation for j in chosen])
-    translations = np.array([older_from_newest[j].translation for j in chosen])
-    baselines = lengths[chosen]
-    ways = np.einsum("mji,mj->mi", rotations, translations) / baselines[:, None]
-    information = np.einsum("m,mi,mj->ij", baselines / baselines.sum(), ways, ways)
-    information /= SLOPE_STD_RAD**2
-    information += np.diag([ROLL_STD_RAD**-2, 0.0, PITCH_STD_RAD**-2])
-    normal = np.linalg.eigh(information)[1][:, 0]
-    normal *= np.sign(normal[1])
-    return _Window(chosen, rotations, translations, baselines, normal, information)
-
-
-def _road(view: RoadView, normal: Array) -> RoadPixels | None:
-    pixels = view.textured()
+def _road(pixels: RoadPixels, normal: Array, turn: float) -> Indices | None:
+    """Return which lie on the road; `turn`: to the right, radians over a camera height."""
     slope = pixels.rays @ normal.astype(np.float32)  # the inverse depth, in camera heights
-    side = np.abs(pixels.rays[:, 0])
-    road = pixels.where((slope > 1.0 / REACH) & (side < HALF_WIDTH * slope))
-    return road if len(road.rays) >= MIN_PIXELS else None
+    square, sideways = slope * slope, pixels.rays[:, 0] * slope
+    road = (slope > 1.0 / REACH) & (np.abs(sideways - 0.5 * turn) < HALF_WIDTH * square)
+    indices = np.flatnonzero(road)
+    return indices if len(indices) >= MIN_PIXELS else None
 
 
-def _searched(road: RoadPixels, window: _Window, older: list[RoadView]) -> Array | NoGround:
-    """Return the plane, level with the way, at whose height the images look most alike.
+def _searched(pixels: RoadPixels, window: DrivenWay, older: _Views) -> float | NoGround:
+    """Return the height at which a plane, level with the way, makes the images most alike.
 
     Each height is tried on the keyframe whose baseline is nearest to it.
     """
-    baselines = window.baselines
+    normal, some = window.normal, np.arange(len(window.baselines))[::-2][::-1]
+    baselines = window.baselines[some]
     lowest, highest = baselines[-1] / MAX_BASELINE, baselines[0] / MIN_BASELINE
     heights = np.exp(np.arange(math.log(lowest), math.log(highest), SEARCH_STEP))
     nearest = np.abs(np.log(baselines / heights[:, None])).argmin(axis=1)
-    some = road.where(slice(None, None, max(1, len(road.rays) // SEARCH_PIXELS)))
-    scores = np.empty(len(heights))
-    for j in np.unique(nearest):
-        scores[nearest == j] = correlations(
-            older[j].pixels,
-            older[j].pinhole,
-            some.rays,
-            some.values,
+    scores = np.full(len(heights), -1.0)
+    for k in np.unique(nearest):
+        tried = nearest == k
+        j = int(some[k])
+        road = _road(pixels, normal, window.curvatures[j] * float(np.median(heights[tried])))
+        if road is None:
+            continue
+        few = pixels.where(road[:: max(1, len(road) // SEARCH_PIXELS)])
+        scores[tried] = correlations(
+            older(j).pixels,
+            older(j).pinhole,
+            few.rays,
+            few.values,
             window.rotations[j],
             window.translations[j],
-            window.normal / heights[nearest == j, None],
+            normal / heights[tried, None],
             MIN_SHARE,
         )
     best = int(scores.argmax())
-    if best in (0, len(heights) - 1):  # no peak, so nothing ties it to the baselines
-        return NoGround("the ground is not between the heights that the baselines show")
     if scores[best] < MIN_SEARCH_CORRELATION:
         return NoGround("no level plane explains the images")
+    if best in (0, len(heights) - 1):  # no peak, so nothing ties it to the baselines
+        return NoGround("the ground is not between the heights that the baselines show")
     rivals = scores[np.abs(np.log(heights / heights[best])) > RIVAL_DISTANCE]
     if rivals.max(initial=-1.0) > MAX_RIVAL * scores[best]:
         return NoGround("several heights explain the images")
-    return np.asarray(window.normal / heights[best])
+    return float(heights[best])
 
 
 def _refined(
-    road: RoadPixels, window: _Window, older: list[RoadView], plane: Array
+    pixels: RoadPixels, window: DrivenWay, older: _Views, height: float
 ) -> GroundPlane | NoGround:
     """Refine the plane and a rotation for each keyframe by Gauss and Newton's method."""
-    baselines = window.baselines * np.linalg.norm(plane)
+    baselines = window.baselines / height
+    off = np.log(baselines / WAY_BASELINE)
+    turn = window.curvatures[np.abs(off).argmin()] * height
+    information = window.information(np.exp(-off * off) + _TINY)
+    level = level_normal(information)
+    lying = _road(pixels, level, turn)
+    if lying is None:
+        return NoGround("too little texture on the road")
+    road = pixels.where(lying)
     fit = np.flatnonzero((baselines > MIN_BASELINE) & (baselines < MAX_BASELINE))
     if len(fit) == 0:
         return NoGround("no keyframe at a distance that shows the ground")
     wishes = {int(fit[np.abs(np.log(baselines[fit] / b)).argmin()]) for b in REFINE_BASELINES}
     pairs = sorted(wishes, reverse=True)  # the shortest baselines first
     size = 3 + 3 * len(pairs)
-    state = np.concatenate([plane, np.zeros(size - 3)])  # the plane, then a turn for each pair
+    state = np.concatenate(
+        [level / height, np.zeros(size - 3)]
+    )  # the plane, then a turn for each pair
     prior = np.eye(size) / ROTATION_STD_RAD**2
     correlation = np.zeros(len(pairs))
     for step in range(_STEPS):
         height = 1.0 / float(np.linalg.norm(state[:3]))
-        prior[:3, :3] = window.information * height**2
+        prior[:3, :3] = information * height**2
         matrix, gradient = prior.copy(), prior @ state
         for k, j in enumerate(pairs):
             both = np.array([0, 1, 2, 3 + 3 * k, 4 + 3 * k, 5 + 3 * k])
             turn = rotation_from_vector(state[both[3:]])
             seen = normal_equations(
-                older[j].pixels,
-                older[j].pinhole,
+                older(j).pixels,
+                older(j).pinhole,
                 road.rays,
                 road.values,
                 turn @ window.rotations[j],
@@ -278,8 +262,7 @@ def _refined(
     normal = state[:3] * height
     variance = float(normal @ covariance[:3, :3] @ normal) * height**2
     log_std = math.sqrt(variance + OWN_LOG_STD**2)
-    surprise = normal @ window.information @ normal
-    surprise -= window.normal @ window.information @ window.normal
+    surprise = normal @ information @ normal - level @ information @ level
     if correlation.min() < MIN_CORRELATION:
         return NoGround("the plane does not explain the images")
     if surprise > MAX_SURPRISE:

@@ -20,7 +20,7 @@ SLOW_PARALLAX_RAD = 0.005
 that stands still does not."""
 
 FEWEST_SHARED = 8
-"""With fewer shared corners the parallax says nothing."""
+"""With fewer shared corners the parallax says nothing, and a keyframe with fewer is worth none."""
 
 
 def parallax_rad(last_plane: Array, plane: Array, last_from_here: SE3) -> float:
@@ -44,6 +44,7 @@ def is_due(last_ids: Ids, shared: int, parallax: float, wait_s: float) -> bool:
     """
     return (
         parallax > PARALLAX_RAD
+        or len(last_ids) < FEWEST_SHARED
         or shared < MIN_SHARED * len(last_ids)
         or (wait_s > MAX_WAIT_S and parallax > SLOW_PARALLAX_RAD)
     )

@@ -10,12 +10,15 @@ import numpy as np
 from vo_stream.se3 import SE3, Array
 from vo_stream.values import Estimate
 
-LIVE_STD_FACTOR = 2.5
+LIVE_STD_FACTOR = 4.0
 """The live motion is trusted this much less than it claims: a classical front end sees the same
 corners as the adjuster, so its errors are not independent of theirs."""
 
 UNKNOWN_LENGTH = 0.4
 """A step that is not sure of its length by this part has begun a scale of its own."""
+
+NO_LENGTH = 1.5
+"""One that is unsure by more is too short to begin one: a turn, a moment of rest."""
 
 SMALLEST_STD = 1e-6
 """Floor of a step's standard deviations, in its own unit and radians."""
@@ -69,7 +72,7 @@ class LiveMotion:
         there = step.prev_from_curr
         unsure = float(np.linalg.norm(step.std[:3]))
         length = float(np.linalg.norm(there.translation))
-        restarted = length > 0.0 and unsure > UNKNOWN_LENGTH * length
+        restarted = UNKNOWN_LENGTH * length < unsure < NO_LENGTH * length
         return LiveMotion(
             self.keyframe_from_here @ there,
             there.inverse().transport(self.covariance) + step.covariance,
@@ -79,8 +82,9 @@ class LiveMotion:
     @property
     def information(self) -> Array:
         """(6, 6) information of the error twist, as far as it is trusted."""
-        floor = SMALLEST_STD**2 * np.eye(6)
-        return np.asarray(np.linalg.inv(LIVE_STD_FACTOR**2 * (self.covariance + floor)))
+        values, vectors = np.linalg.eigh(self.covariance)  # an inverse may not be positive
+        variances = LIVE_STD_FACTOR**2 * (np.maximum(values, 0.0) + SMALLEST_STD**2)
+        return np.asarray((vectors / variances) @ vectors.T)
 
 
 def at_scale(motion: SE3, factor: float) -> SE3:

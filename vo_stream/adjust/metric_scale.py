@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-DRIFT_STD = 0.01
+DRIFT_STD = 0.006
 """By how much the logarithm of a map's scale may drift from keyframe to keyframe."""
 
-CORRELATION = 1.6
+CORRELATION = 1.3
 """Measurements at neighbouring keyframes share errors: their standard deviations are taken to be
 this much larger."""
 

@@ -16,6 +16,7 @@ from vo_stream.corners import Image
 from vo_stream.se3 import Array
 
 Floats: TypeAlias = npt.NDArray[np.float32]
+Indices: TypeAlias = npt.NDArray[np.intp]
 
 VIEW_PIXELS = 80_000
 """Images are scaled down, by a whole number, to about this many pixels before they are cut."""
@@ -41,9 +42,9 @@ class RoadPixels:
     rays: Floats
     values: Floats
 
-    def where(self, chosen: npt.NDArray[np.bool_] | slice) -> RoadPixels:
+    def where(self, chosen: Indices) -> RoadPixels:
         """Return some of them, contiguous as the loops below like it."""
-        return RoadPixels(self.rays[chosen].copy(), self.values[chosen].copy())
+        return RoadPixels(self.rays.take(chosen, axis=0), self.values.take(chosen))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,8 +107,22 @@ def _normalised(image: Image, top: int, shrink: int) -> Floats:
     small = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
     mean = cv2.blur(small, (WINDOW_PX, WINDOW_PX))
     square = cv2.sqrBoxFilter(small, cv2.CV_32F, (WINDOW_PX, WINDOW_PX))
-    variance = np.maximum(square - mean * mean, 0.0)
-    return np.asarray((small - mean) / (np.sqrt(variance) + np.float32(NOISE_GREY)))
+    small -= mean
+    np.multiply(mean, mean, out=mean)
+    square -= mean
+    contrast = np.sqrt(np.maximum(square, 0.0, out=square), out=square)
+    contrast += np.float32(NOISE_GREY)
+    small /= contrast
+    return np.asarray(small)
+
+
+def compile_ground() -> None:
+    """Compile the loops below, or load what an earlier process compiled."""
+    pixels, pinhole = np.zeros((4, 4), dtype=np.float32), (1.0, 1.0, 1.0, 1.0)
+    rays, values = np.ones((2, 3), dtype=np.float32), np.ones(2, dtype=np.float32)
+    pose, plane = (np.eye(3), np.zeros(3)), np.array([0.0, 1.0, 0.0])
+    correlations(pixels, pinhole, rays, values, *pose, plane[None], 0.5)
+    normal_equations(pixels, pinhole, rays, values, *pose, plane)
 
 
 @compiled

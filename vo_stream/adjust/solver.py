@@ -5,8 +5,8 @@ scale of the live motion that led to it, the landmarks, and the bend: what the c
 the lens's radial distortion, which makes a map shrink or grow. The cost is the sum of
 
 - Huber's function of the reprojection error of each sighting, bounded for the wildest;
-- the squared error twist of the live motion between consecutive keyframes, in its own lengths,
-  weighted by the information the front end claims;
+- Huber's function of the error twist of the live motion between consecutive keyframes, in its own
+  lengths, weighted by the information the front end claims;
 - the squared change of that scale from pair to pair, a random walk that begins at a prior;
 - a weak prior on inverse depths, so that a landmark without parallax stays finite;
 - the prior of the bend.

@@ -222,10 +222,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _load(progress: Callable[[str], None]) -> MakeAdjuster:
-    from vo_stream.adjust.adjuster import Adjuster
-    from vo_stream.adjust.solver import compile_solver
+    from vo_stream.adjust.adjuster import Adjuster, compile_adjuster
 
-    compile_solver(progress)
+    compile_adjuster(progress)
     return Adjuster
 
 

@@ -46,6 +46,7 @@ class Scale:
         usable = (
             self.follows
             and not refinement.reason
+            and (refinement.metric or not self.metric)  # a map just begun knows no metres yet
             and refinement.scale_std <= MAX_SCALE_STD  # nan is not
             and SCALE_RANGE[0] <= refinement.scale <= SCALE_RANGE[1]
         )
