@@ -38,7 +38,9 @@ def main() -> int:
             for name in args.formats:
                 frames = render_demo(world, args.seconds, args.fps, args.seed)
                 total = round(args.seconds * args.fps)
-                bar = tqdm(frames, desc=f"{world} ({name})", total=total, unit="frame")
+                bar = tqdm(
+                    frames, desc=f"{world} ({name})", total=total, unit="frame", disable=None
+                )
                 WRITERS[name](args.out, world, bar)
     except VoStreamError as error:
         print(error, file=sys.stderr)

@@ -163,7 +163,12 @@ class AdjustConfig:
         unit="px",
         within=(10_000, 4_000_000),
     )
-    tracks: int = setting(300, "Corners tracked through the frames, at most.", within=(50, 2000))
+    tracks: int = setting(
+        300,
+        "Cells of the grid in which corners are sought, one in each that has none; about as many "
+        "are tracked.",
+        within=(50, 2000),
+    )
     window: int = setting(8, "Keyframes that are refined together.", within=(3, 30))
 
 

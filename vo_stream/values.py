@@ -121,8 +121,9 @@ class Refinement:
     """What the background adjuster says after a new keyframe.
 
     `session`: of the estimates it was made from. `stamp_ns`: of the newest keyframe.
+    `map_stamp_ns`: of the map's first one; a session gets a new map when the adjuster starts anew.
     `map_from_odom`: where the live trajectory's frame lies in `map`, exact at that stamp; the
-    first keyframe of a session has the same pose in both. `scale`: what the backend's own lengths
+    first keyframe of a map has the same pose in both. `scale`: what the backend's own lengths
     must be multiplied by to be the map's, and `scale_std` the standard deviation of its logarithm,
     infinite where the window does not show it. `metric`: whether the map's lengths are metres;
     `scale_source`: what made them so, for people.
@@ -142,6 +143,7 @@ class Refinement:
     keyframes: tuple[Keyframe, ...]
     landmarks: npt.NDArray[np.float32]
     landmark_stds: npt.NDArray[np.float32]
+    map_stamp_ns: int = 0
     reason: str = ""
 
     def __post_init__(self) -> None:

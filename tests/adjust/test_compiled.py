@@ -150,6 +150,16 @@ def test_a_damaged_cache_is_survived(package: Path, tmp_path: Path) -> None:
     assert answer_of(started(ASK, package, tmp_path, NUMBA_CACHE_DIR=str(cache))) == 4.0
 
 
+def test_a_foreign_cache_is_survived(package: Path, tmp_path: Path) -> None:
+    """Files that another version of the libraries wrote: they name what is not there."""
+    cache = tmp_path / "cache"
+    for damage in (b"cno_such_module\nname\n.", b"cos\nno_such_name\n.", b"I1x\n."):
+        assert answer_of(started(ASK, package, tmp_path, NUMBA_CACHE_DIR=str(cache))) == 4.0
+        for kept in machine_code(cache):
+            kept.write_bytes(damage)
+    assert answer_of(started(ASK, package, tmp_path, NUMBA_CACHE_DIR=str(cache))) == 4.0
+
+
 def test_nothing_else_imports_numba() -> None:
     code = """
         import sys

@@ -11,6 +11,7 @@ from vo_stream.adjust.live_motion import (
     LIVE_STD_FACTOR,
     SMALLEST_STD,
     UNKNOWN_LENGTH,
+    UNSEEN_STD,
     LiveMotion,
     Step,
     at_scale,
@@ -18,11 +19,20 @@ from vo_stream.adjust.live_motion import (
 )
 from vo_stream.se3 import SE3, Array
 from vo_stream.track.bounds import MAX_STD, bounded
-from vo_stream.values import Estimate, Status
+from vo_stream.values import Estimate, Motion, Status
+
+SURE = Motion(SE3.identity(), np.full(6, 1e-9))
+"""The last step of an estimate whose covariance says all."""
 
 
-def estimate(pose: SE3, covariance: Array, scale: float = 1.0, i: int = 0) -> Estimate:
-    return Estimate(i, Status.TRACKING, pose, covariance, False, None, 1, scale)
+def estimate(
+    pose: SE3,
+    covariance: Array,
+    scale: float = 1.0,
+    i: int = 0,
+    motion: Motion | None = SURE,
+) -> Estimate:
+    return Estimate(i, Status.TRACKING, pose, covariance, False, motion, 1, scale)
 
 
 def walk(count: int, scale: float, seed: int = 0) -> tuple[list[Estimate], list[Step]]:
@@ -37,8 +47,9 @@ def walk(count: int, scale: float, seed: int = 0) -> tuple[list[Estimate], list[
         scaled = at_scale(step, scale)
         pose = pose @ scaled
         covariance = scaled.inverse().transport(covariance)
-        covariance = covariance + np.diag((std * np.repeat([scale, 1.0], 3)) ** 2)
-        estimates.append(estimate(pose, covariance, scale, i + 1))
+        motion = Motion(scaled, std * np.repeat([scale, 1.0], 3))
+        covariance = covariance + np.diag(motion.std**2)
+        estimates.append(estimate(pose, covariance, scale, i + 1, motion))
     return estimates, steps
 
 
@@ -103,14 +114,14 @@ def forward(length: float, std: float) -> Step:
 
 
 def test_a_step_that_does_not_know_its_length_has_begun_a_scale_of_its_own() -> None:
-    sure, unsure = forward(0.5, 0.05), forward(0.5, 0.2)
+    sure, unsure = forward(0.5, 0.15), forward(0.5, 0.3)
     assert np.linalg.norm(unsure.std[:3]) > UNKNOWN_LENGTH * 0.5
     motion = LiveMotion.none().after(sure).after(sure)
     assert motion.scale_variance == 0.0
     motion = motion.after(unsure)
-    assert motion.scale_variance == pytest.approx(3 * 0.4**2)
+    assert motion.scale_variance == pytest.approx(3 * 0.6**2)
     assert motion.after(sure).scale_variance == motion.scale_variance
-    assert motion.after(unsure).scale_variance == pytest.approx(6 * 0.4**2)
+    assert motion.after(unsure).scale_variance == pytest.approx(6 * 0.6**2)
 
 
 def test_a_camera_at_rest_begins_no_scale() -> None:
@@ -134,10 +145,10 @@ def test_a_scale_restarted_by_the_backend_is_recognised_whatever_the_scale() -> 
         step = at_scale(SE3.exp([0.0, 0.0, 0.5, 0.0, 0.0, 0.0]), scale)
         before = estimate(SE3.identity(), 1e-6 * np.eye(6), scale)
         grown = step.inverse().transport(before.covariance)
-        std = np.repeat([0.25 * scale, 1e-3], 3)
+        std = np.repeat([0.3 * scale, 1e-3], 3)
         after = estimate(step, grown + np.diag(std**2), scale)
         motion = LiveMotion.none().after(step_between(before, after))
-        assert motion.scale_variance == pytest.approx(0.75, rel=0.02)
+        assert motion.scale_variance == pytest.approx(3 * 0.6**2, rel=0.02)
 
 
 def is_positive(covariance: Array) -> bool:
@@ -155,6 +166,28 @@ def test_a_step_of_no_uncertainty_has_the_least_there_is() -> None:
         np.testing.assert_allclose(step.std, SMALLEST_STD)
         assert is_positive(step.covariance)
     assert is_positive(LiveMotion.none().information)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.2, 7.5])
+def test_a_step_claims_no_less_than_the_last_motion_did(scale: float) -> None:
+    """A covariance at its bound has not grown; what was said of the step still holds."""
+    covariance = np.diag(np.repeat([1e4, 10.0], 3))
+    std = np.array([0.1, 0.2, 0.3, 0.01, 0.02, 0.03])
+    before = estimate(SE3.identity(), covariance, scale)
+    after = estimate(SE3.identity(), covariance, scale, 1, Motion(SE3.identity(), std))
+    step = step_between(before, after)
+    np.testing.assert_allclose(step.std, std / np.repeat([scale, 1.0], 3))
+    assert is_positive(step.covariance)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.2, 7.5])
+def test_a_step_that_was_not_seen_says_next_to_nothing(scale: float) -> None:
+    covariance = np.diag(np.repeat([1e4, 10.0], 3))
+    before = estimate(SE3.identity(), covariance, scale)
+    step = step_between(before, estimate(SE3.identity(), covariance, scale, 1, None))
+    np.testing.assert_allclose(step.std, UNSEEN_STD)
+    grown = estimate(SE3.identity(), covariance + 1e6 * np.eye(6), scale, 1, None)
+    assert (step_between(before, grown).std >= UNSEEN_STD).all()
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])

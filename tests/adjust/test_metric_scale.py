@@ -7,7 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from vo_stream.adjust.metric_scale import CORRELATION, DRIFT_STD, ENOUGH, PATIENCE, MetricScale
+from vo_stream.adjust.metric_scale import (
+    CORRELATION,
+    DRIFT_STD,
+    ENOUGH,
+    LEAST_ANSWERED,
+    METRIC_LIVE_STD,
+    PATIENCE,
+    MetricScale,
+)
 
 
 def settled(value: float = 0.0, std: float = 0.05, count: int = 30) -> MetricScale:
@@ -21,7 +29,8 @@ def test_at_first_nothing_is_known() -> None:
     scale = MetricScale()
     assert not scale.known
     assert scale.std == math.inf
-    assert scale.unmeasured() == scale
+    assert not scale.unmeasured().known
+    assert scale.unmeasured().std == math.inf
 
 
 def test_it_takes_measurements_that_agree_to_be_known() -> None:
@@ -79,7 +88,36 @@ def test_what_is_always_refused_is_believed_in_the_end() -> None:
     assert scale.refused == 0
     assert scale.log_error == 1.0
     assert scale.std == pytest.approx(CORRELATION * 0.05)
-    assert scale.known  # it was metres, and is again
+    assert not scale.known  # what it was is not so, what it is is one measurement's word
+    for _ in range(ENOUGH - 1):
+        scale = scale.measured(1.0, 0.05)
+    assert scale.known
+
+
+def test_a_map_that_begins_in_metres_is_known_at_once_and_may_be_mended() -> None:
+    scale = MetricScale.assumed()
+    assert scale.known
+    assert scale.log_error == 0.0
+    assert scale.std == METRIC_LIVE_STD
+    after = scale.measured(0.1, 0.02)
+    assert after.known
+    assert 0.05 < after.log_error < 0.1
+
+
+def test_a_scale_that_is_seldom_shown_is_not_known() -> None:
+    scale = settled(count=ENOUGH)
+    while LEAST_ANSWERED * (scale.asked + 1) <= ENOUGH:
+        scale = scale.unmeasured()
+        assert scale.known
+    scale = scale.unmeasured()
+    assert not scale.known
+    assert scale.measured(0.0, 0.05).known  # one more of few
+
+
+def test_refused_measurements_count_as_no_answer() -> None:
+    before = settled()
+    after = before.measured(1.0, 0.05)
+    assert (after.asked, after.agreed) == (before.asked + 1, before.agreed)
 
 
 def test_refusals_must_be_on_end_to_count() -> None:
@@ -94,7 +132,7 @@ def test_refusals_must_be_on_end_to_count() -> None:
 def test_what_is_not_measured_grows_unsure() -> None:
     before = settled()
     scale = before
-    for _ in range(50):
+    for _ in range(50):  # of 80 keyframes 30 have answered
         scale = scale.unmeasured()
     assert scale.log_error == before.log_error
     assert scale.std == pytest.approx(math.hypot(before.std, math.sqrt(50) * DRIFT_STD))

@@ -114,6 +114,7 @@ def make_refinement(
         keyframes=tuple(Keyframe(stamp_ns - i, pose) for i, pose in enumerate(poses)),
         landmarks=rng.normal(size=(landmarks, 3)).astype(np.float32),
         landmark_stds=rng.random(landmarks).astype(np.float32),
+        map_stamp_ns=2**61,
         reason="a reason, with an ü",
     )
 

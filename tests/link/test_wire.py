@@ -146,7 +146,8 @@ def test_a_refinement_comes_out_as_it_went_in() -> None:
     stream, there = decode(encode_refinement(STREAM, refinement))
     assert stream == STREAM
     assert isinstance(there, Refinement)
-    for name in ("session", "stamp_ns", "scale", "scale_std", "metric", "scale_source", "reason"):
+    names = ("session", "stamp_ns", "map_stamp_ns", "scale", "scale_std", "metric")
+    for name in (*names, "scale_source", "reason"):
         assert getattr(there, name) == getattr(refinement, name), name
     same_pose(there.map_from_odom, refinement.map_from_odom)
     for one, other in zip(there.keyframes, refinement.keyframes, strict=True):

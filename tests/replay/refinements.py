@@ -22,6 +22,7 @@ def refinement(
     landmarks: npt.ArrayLike = (),
     stds: npt.ArrayLike | None = None,
     reason: str = "",
+    map_stamp_ns: int = 0,
 ) -> Refinement:
     points = np.asarray(landmarks, dtype=np.float32).reshape(-1, 3)
     return Refinement(
@@ -37,6 +38,7 @@ def refinement(
         landmark_stds=np.asarray(
             np.full(len(points), 0.01) if stds is None else stds, dtype=np.float32
         ),
+        map_stamp_ns=map_stamp_ns,
         reason=reason,
     )
 

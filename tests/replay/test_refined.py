@@ -36,6 +36,10 @@ def chosen(path: Trajectory, which: list[int], scale: float = 1.0) -> Trajectory
     return Trajectory(path.stamps_ns[which], poses)
 
 
+def laid(path: Trajectory, at: SE3) -> Trajectory:
+    return Trajectory(path.stamps_ns, tuple(at @ pose for pose in path.world_from_camera))
+
+
 def apart(a: Trajectory, b: Trajectory) -> Array:
     """Return (n,) how far the poses of two trajectories are from each other, m and rad."""
     between = PoseStack.of(a.world_from_camera).inverse() @ PoseStack.of(b.world_from_camera)
@@ -165,6 +169,78 @@ def test_unsolved_windows_are_counted_and_bring_no_landmarks() -> None:
     refined = log.refined({1: live})[1]
     assert refined.landmarks.tolist() == [[1, 2, 3]]
     assert len(refined.keyframes) == 3
+
+
+def test_a_lone_first_keyframe_is_no_window_that_was_not_solved() -> None:
+    live, log = walk(20), RefinementLog()
+    log.add(refinement(poses_at(live, [0]), reason="the first keyframe"))
+    assert (log.count, log.unsolved) == (1, {})
+
+
+def say(
+    log: RefinementLog, there: Trajectory, first_ns: int, metric: bool = False, landmark: float = 1
+) -> None:
+    """Let an adjuster say its map, a growing window at a time; it is metric at the end."""
+    keyframes = dict(zip(there.stamps_ns.tolist(), there.world_from_camera, strict=True))
+    for n in range(1, len(keyframes) + 1):
+        log.add(
+            refinement(
+                dict([*keyframes.items()][:n]),
+                map_stamp_ns=first_ns,
+                metric=metric and n == len(keyframes),
+                landmarks=[[landmark, 0.0, 0.0]] if n == len(keyframes) else (),
+                reason="" if n > 1 else "the first keyframe",
+            )
+        )
+
+
+def test_a_map_begins_where_the_live_motion_left_the_one_before() -> None:
+    """The adjuster is replaced: the new one knows the live pose, not that of the old map."""
+    live, log = walk(60), RefinementLog()
+    moved = SE3.exp([0.3, -0.2, 0.5, 0.1, 0.2, -0.1])
+    say(log, laid(chosen(live, [0, 8, 16, 24]), moved), 0)
+    say(log, chosen(live, [30, 38, 46, 58]), int(live.stamps_ns[30]), landmark=2.0)
+    refined = log.refined({1: live})[1]
+    assert len(refined.keyframes) == 8
+    assert apart(refined.trajectory, laid(live, moved)).max() < 1e-11
+    placed = moved.apply(np.array([[2.0, 0.0, 0.0]]))
+    np.testing.assert_allclose(refined.landmarks, [[1.0, 0.0, 0.0], *placed], atol=1e-6)
+
+
+def test_maps_in_metres_are_joined_as_they_are() -> None:
+    """Live lengths are twice a metre's until the first map has found that; then they are metres."""
+    metres = walk(60)
+    steps = PoseStack.of(metres.world_from_camera).between(np.arange(59), np.arange(1, 60))
+    poses = [SE3.identity()]
+    for i, step in enumerate(steps.motions()):
+        poses.append(poses[-1] @ times(2.0 if i < 24 else 1.0, step))
+    live, log = Trajectory(metres.stamps_ns, tuple(poses)), RefinementLog()
+    first = chosen(metres, [0, 8, 16, 24, 28])
+    for n, scale in ((4, 2.0), (5, 1.0)):
+        window = zip(first.stamps_ns[:n].tolist(), first.world_from_camera[:n], strict=True)
+        found = {stamp: times(scale, pose) for stamp, pose in window}
+        log.add(refinement(found, metric=scale == 1.0))
+    say(log, chosen(live, [30, 38, 46, 58]), int(live.stamps_ns[30]), metric=True)
+    refined = log.refined({1: live})[1]
+    assert refined.metric
+    assert apart(refined.trajectory, metres).max() < 1e-9
+
+
+@pytest.mark.parametrize("metric", [(True, True), (True, False), (False, True), (False, False)])
+def test_lengths_are_metres_where_those_of_all_maps_are(metric: tuple[bool, bool]) -> None:
+    live, log = walk(60), RefinementLog()
+    say(log, chosen(live, [0, 8, 16]), 0, metric[0])
+    say(log, chosen(live, [30, 38, 46]), int(live.stamps_ns[30]), metric[1])
+    assert log.refined({1: live})[1].metric == all(metric)
+
+
+def test_a_map_of_one_keyframe_leaves_the_next_where_it_is() -> None:
+    live, log = walk(60), RefinementLog()
+    say(log, chosen(live, [0]), 0)
+    say(log, chosen(live, [30, 38, 46]), int(live.stamps_ns[30]), metric=True)
+    refined = log.refined({1: live})[1]
+    assert refined.metric
+    assert apart(refined.trajectory, live).max() < 1e-11
 
 
 def test_a_window_that_finds_the_metre_brings_all_that_was_before_to_it() -> None:

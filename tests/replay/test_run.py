@@ -166,7 +166,7 @@ def test_every_frame_goes_to_the_adjuster_and_the_link_is_closed(footage: Footag
     link = EchoLink()
     result = run(footage, link=link)
     assert [w for w in link.said if w != "poll"] == [
-        *["send"] * len(footage.recorded), "finish", "status", "close",
+        *["send"] * len(footage.recorded), "finish", "close", "status",
     ]  # fmt: skip
     assert result.adjuster is not None
     assert result.adjuster.refinements == 10
@@ -178,7 +178,7 @@ def test_every_frame_goes_to_the_adjuster_and_the_link_is_closed(footage: Footag
     figures = json.loads(json.dumps(summary(result), allow_nan=False))
     assert figures["adjuster"] == {
         "sent": 20, "dropped": 1, "faults": 0, "restarts": 2, "refinements": 10,
-        "unsolved": {"one keyframe": 1},
+        "unsolved": {},
     }  # fmt: skip
     assert figures["keyframes"] == 10
     assert set(figures["refined"]) == set(figures["metrics"])
@@ -189,7 +189,7 @@ def test_the_link_is_closed_when_the_replay_fails() -> None:
     link = EchoLink()
     with pytest.raises(SourceError, match="no frame could be used"):
         run(Footage([]), link=link)
-    assert link.said[-1] == "close"
+    assert link.said.count("close") == 1
 
 
 def test_a_scale_found_on_the_way(footage: Footage, tmp_path: Path) -> None:

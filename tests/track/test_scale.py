@@ -16,7 +16,7 @@ from vo_stream.net.stepnet import NetSpec, NetState
 from vo_stream.se3 import SE3
 from vo_stream.track.bounds import MAX_STD, bounded
 from vo_stream.track.odometer import Odometer
-from vo_stream.track.scale import MAX_SCALE_STD, Scale
+from vo_stream.track.scale import MAX_SCALE_STD, NEW_UNIT_STD, Scale
 from vo_stream.values import Estimate, Frame, Keyframe, Motion, Refinement
 
 CAMERA = CameraModel(64, 48, 50.0, 50.0, 31.5, 23.5)
@@ -36,6 +36,7 @@ class KnownNet:
 
     def __init__(self, metric: bool = False) -> None:
         self.spec = NetSpec("known", metric, 64 * 48)
+        self.fails = False
 
     def start(self, after: NetState | None = None) -> Count:
         return Count()
@@ -48,7 +49,8 @@ class KnownNet:
         state: NetState,
     ) -> tuple[Motion | None, Count]:
         assert isinstance(state, Count)
-        return (Motion(STEP, STD) if state.frames else None), Count(state.frames + 1)
+        seen = state.frames > 0 and not self.fails
+        return (Motion(STEP, STD) if seen else None), Count(state.frames + 1)
 
     def close(self) -> None: ...
 
@@ -126,6 +128,7 @@ UNUSABLE = {
     "infinite": refinement(math.inf),
     "zero": refinement(0.0),
     "negative": refinement(-1.0),
+    "negative std": refinement(std=-0.01),
     "tiny": refinement(1e-9),
     "huge": refinement(1e9),
 }
@@ -210,15 +213,51 @@ def test_lengths_are_metres_once_the_map_says_so() -> None:
     assert odo.step(frame(7)).metric
 
 
-def test_metres_are_not_given_up_for_a_map_without() -> None:
-    """An adjuster that has just begun a map knows no metres yet; the backend does."""
-    odo = odometer("network", metric=True)
-    assert not odo.refine(refinement(1.5))
-    estimate = odo.step(frame(5))
-    assert (estimate.scale, estimate.metric) == (1.0, True)
-    assert odo.refine(refinement(1.02, metric=True))
-    estimate = odo.step(frame(6))
-    assert (estimate.scale, estimate.metric) == (1.02, True)
+@pytest.mark.parametrize("source", ["network", "camera_height"])
+def test_lengths_are_metres_as_long_as_the_map_says_so(source: str) -> None:
+    odo = odometer(source, metric=True)
+    for i, metric in enumerate([True, False, True]):
+        assert odo.refine(refinement(1.5 + i, metric=metric))
+        estimate = odo.step(frame(5 + i))
+        assert (estimate.scale, estimate.metric) == (1.5 + i, metric)
+
+
+def test_a_backend_that_begins_anew_has_a_unit_of_its_own() -> None:
+    followed = Scale(2.0, 0.01, True, True)
+    assert followed.of_new_unit(Scale(1.0, 0.0, False, True)) == Scale(
+        2.0, NEW_UNIT_STD, False, True
+    )
+    # Unless its unit is metres, or the setting says what it is.
+    assert followed.of_new_unit(Scale(1.0, 0.0, True, True)) == followed
+    for metric in (False, True):
+        fixed = Scale(2.5, 0.0, metric, False)
+        assert fixed.of_new_unit(fixed) == fixed
+
+
+@pytest.mark.parametrize(
+    ("source", "net_is_metric", "kept"),
+    [("camera_height", False, False), ("camera_height", True, False), ("network", True, True)],
+)
+def test_after_a_fault_of_the_backend_the_scale_is_unsure(
+    source: str, net_is_metric: bool, kept: bool
+) -> None:
+    net = KnownNet(net_is_metric)
+    odo = Odometer(net, TrackConfig(), ScaleConfig(source=source))
+    for i in range(5):
+        odo.step(frame(i))
+    assert odo.refine(refinement(2.0, metric=True))
+    assert odo.step(frame(5)).metric
+    net.fails = True
+    assert odo.step(frame(6)).metric == kept
+    net.fails = False
+    after = odo.step(frame(7))
+    assert (after.scale, after.metric) == (2.0, kept)
+    assert after.motion is not None
+    unsure = 0.01 if kept else NEW_UNIT_STD
+    length = 2.0 * float(np.linalg.norm(STEP.translation))
+    np.testing.assert_allclose(after.motion.std[:3], np.hypot(2.0 * STD[:3], unsure * length))
+    assert odo.refine(refinement(1.5, metric=True))  # the next that is sure mends it
+    assert odo.step(frame(8)).metric
 
 
 def test_the_same_scale_again_is_taken_as_it_is() -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from vo_stream.adjust.bend import Bend
 from vo_stream.adjust.ground_plane import NoGround, height_above_ground
 from vo_stream.adjust.keyframes import FEWEST_SHARED, is_due, parallax_rad
 from vo_stream.adjust.live_motion import LiveMotion, at_scale, step_between
-from vo_stream.adjust.metric_scale import MetricScale
+from vo_stream.adjust.metric_scale import METRIC_LIVE_STD, MetricScale
 from vo_stream.adjust.road_view import compile_ground
-from vo_stream.adjust.solver import Solution, compile_solver, solve
+from vo_stream.adjust.solver import Solution, State, compile_solver, solve
 from vo_stream.adjust.tracks import Mask, Tracks, plane_of
 from vo_stream.adjust.window import (
     Landmarks,
@@ -48,34 +49,20 @@ MANY_OUTLIERS = 0.1
 FEWEST_LANDMARKS = 12
 """Fewer shared landmarks, or fewer whose depth shows, do not hold a window."""
 
+MOST_OUTLIERS = 0.5
+"""With more than this part of them the corners show no one scene."""
+
+LEAST_KNOWN = 0.2
+"""Part of the landmarks whose depth must show: noise alone makes a few look near."""
+
+LOOSE_SCALE = 1.0
+"""Change of the newest log scale in one solve from which on nothing held it."""
+
 KNOWN_DEPTH = 0.5
 """Standard deviation of a depth, as a part of it, up to which it is known at all."""
 
 GOOD_DEPTH = 0.3
 """And up to which a landmark is worth showing."""
-
-BEND_STD = 0.01
-"""Residual radial distortion of a calibrated lens, before anything was seen of it."""
-
-LEAST_BEND_STD = 0.001
-"""It is never known better than this: a lens moves a little with temperature."""
-
-METRIC_BACKEND_STD = 0.1
-"""A backend that knows metres errs by about this part of a length, keyframe after keyframe."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bend:
-    """Residual radial distortion of the lens, and the standard deviation it is known to."""
-
-    value: float = 0.0
-    std: float = BEND_STD
-
-    def after(self, solution: Solution, window: int) -> Bend:
-        """Return what is known after a window; its keyframes stay for as many more of them."""
-        before, now = self.std**-2, solution.bend_std**-2
-        information = before + max(0.0, now - before) / window
-        return Bend(float(solution.state.bend[0]), max(information**-0.5, LEAST_BEND_STD))
 
 
 def compile_adjuster(progress: Callable[[str], None] = lambda _: None) -> None:
@@ -107,6 +94,8 @@ class Adjuster:
         self._since = LiveMotion.none()
         self._bend = Bend()
         self._metric = MetricScale()
+        self._live_metres = False
+        self._map_stamp_ns = 0
         self._unsolved = False
 
     def add(self, frame: Frame, estimate: Estimate) -> None:
@@ -114,6 +103,8 @@ class Adjuster:
         if estimate.refused or not self._usable(frame, estimate):
             return
         assert self._rectifier is not None
+        # Once is enough: a map that has lost its metres takes them from the estimates, too.
+        self._live_metres |= estimate.metric and self._config.scale.source != "none"
         image, camera = self._rectifier(frame.image), self._rectifier.camera
         if self._previous is not None:
             step, last = step_between(self._previous, estimate), self._keyframes[-1]
@@ -175,6 +166,9 @@ class Adjuster:
         camera, odom = self._rectifier.camera, estimate.odom_from_camera
         noise = NOISE_PX**2 + self._tracks.noise_px**2
         last = self._keyframes[-1] if self._keyframes else None
+        if last is None:  # a map begins, in the live odometry's unit
+            self._map_stamp_ns = stamp_ns
+            self._metric = MetricScale.assumed() if self._live_metres else MetricScale()
         self._keyframes.append(
             WindowKeyframe(
                 stamp_ns,
@@ -223,11 +217,13 @@ class Adjuster:
             if not solution.solved:
                 return math.inf, "the window is singular"
             outliers = ~(solution.errors <= OUTLIER_STDS)
+            if outliers.mean() > MOST_OUTLIERS:
+                return math.inf, "the corners agree on no motion"
             if last_try or outliers.mean() <= MANY_OUTLIERS:
                 break
             keyframes = _without_outliers(keyframes, seen, outliers)
-        if (solution.depth_stds < KNOWN_DEPTH).sum() < FEWEST_LANDMARKS:
-            return math.inf, "too little parallax"
+        if reason := _why_not(solution, start, keyframes[-1].scale_variance):
+            return math.inf, reason
         anchors, state = seen.anchors, solution.state
         points = in_map(state.points, start.rotations[anchors], start.positions[anchors])
         self._landmarks = Landmarks(seen.ids, points, solution.depth_stds)
@@ -272,10 +268,10 @@ class Adjuster:
                 logger.debug("no ground: %s", plane.reason)
                 return None
             return math.log(scale.camera_height_m / plane.height), plane.log_std
-        if scale.source == "none" or self._previous is None or not self._previous.metric:
+        if not self._live_metres:
             return None
         factor = scale.factor if scale.source == "fixed" else 1.0
-        return math.log(factor) - last.log_scale, METRIC_BACKEND_STD
+        return math.log(factor) - last.log_scale, METRIC_LIVE_STD
 
     def _refinement(self, log_scale_std: float, reason: str) -> Refinement:
         last, metric = self._keyframes[-1], self._metric.known
@@ -284,6 +280,7 @@ class Adjuster:
         return Refinement(
             session=self._session,
             stamp_ns=last.stamp_ns,
+            map_stamp_ns=self._map_stamp_ns,
             map_from_odom=last.map_from_camera @ last.odom_from_camera.inverse(),
             scale=math.exp(last.log_scale),
             scale_std=math.hypot(log_scale_std, self._metric.std) if metric else log_scale_std,
@@ -294,6 +291,17 @@ class Adjuster:
             landmark_stds=stds[good].astype(np.float32),
             reason=reason,
         )
+
+
+def _why_not(solution: Solution, start: State, scale_variance: float) -> str:
+    """Return why a solved window says nothing; empty where it does."""
+    known = (solution.depth_stds < KNOWN_DEPTH).sum()
+    if known < max(FEWEST_LANDMARKS, LEAST_KNOWN * len(solution.depth_stds)):
+        return "too little parallax"
+    change = float(abs(solution.state.log_scales[-1] - start.log_scales[-1]))
+    if change > LOOSE_SCALE + math.sqrt(scale_variance):
+        return "nothing holds the scale"
+    return ""
 
 
 def _without_outliers(

@@ -30,6 +30,10 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
+_DAMAGED = (OSError, EOFError, ImportError, AttributeError, ValueError, pickle.UnpicklingError)
+"""What a damaged or foreign file in the cache raises; compiled code raises none of them."""
+
+
 def compiled(function: _Function) -> _Function:
     """Compile a function of numbers and arrays at its first call; it runs without the GIL.
 
@@ -49,7 +53,7 @@ def compiled(function: _Function) -> _Function:
         nonlocal kept
         try:
             return kept(*arguments)
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
+        except _DAMAGED as error:
             logger.warning("%s is compiled anew, the cache fails: %s", function.__name__, error)
             kept = helper(function)
             return kept(*arguments)

@@ -14,11 +14,14 @@ LIVE_STD_FACTOR = 4.0
 """The live motion is trusted this much less than it claims: a classical front end sees the same
 corners as the adjuster, so its errors are not independent of theirs."""
 
-UNKNOWN_LENGTH = 0.4
+UNKNOWN_LENGTH = 0.8
 """A step that is not sure of its length by this part has begun a scale of its own."""
 
 NO_LENGTH = 1.5
 """One that is unsure by more is too short to begin one: a turn, a moment of rest."""
+
+UNSEEN_STD = (100.0, 100.0, 100.0, 1.0, 1.0, 1.0)
+"""Least standard deviations of a step that was not seen, in its own unit and radians."""
 
 SMALLEST_STD = 1e-6
 """Floor of a step's standard deviations, in its own unit and radians."""
@@ -46,6 +49,9 @@ def step_between(before: Estimate, after: Estimate) -> Step:
     units = np.repeat([1.0 / after.scale, 1.0], 3)
     values, vectors = np.linalg.eigh(grown * np.outer(units, units))
     covariance = (vectors * np.maximum(values, SMALLEST_STD**2)) @ vectors.T
+    # A covariance that has reached its bound grows no more.
+    least = after.motion.std * units if after.motion else np.array(UNSEEN_STD)
+    covariance += np.diag(np.maximum(least**2 - np.diag(covariance), 0.0))
     pose = SE3(np.concatenate([moved.wxyz_xyz[:4], moved.translation / after.scale]))
     return Step(pose, covariance)
 

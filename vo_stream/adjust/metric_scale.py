@@ -15,8 +15,14 @@ this much larger."""
 GATE = 3.0
 """A measurement this many standard deviations off is not believed."""
 
-ENOUGH = 2
+METRIC_LIVE_STD = 0.1
+"""Live lengths that are metres err by about this part, keyframe after keyframe."""
+
+ENOUGH = 4
 """Measurements that must agree before the map is called metric."""
+
+LEAST_ANSWERED = 0.3
+"""Part of the keyframes that must have shown the scale, or it was not what it seemed."""
 
 PATIENCE = 5
 """After so many refusals on end the filter, not the measurements, must be wrong: it starts anew."""
@@ -27,18 +33,24 @@ class MetricScale:
     """How far the map's unit is from a metre: a Kalman filter of one number.
 
     `log_error`: logarithm of what the map's lengths must be multiplied by to be metres; `variance`
-    of it; `agreed`: measurements taken so far; `refused`: on end.
+    of it; `agreed`: measurements taken so far, of `asked` keyframes; `refused`: on end.
     """
 
     log_error: float = 0.0
     variance: float = math.inf
     agreed: int = 0
+    asked: int = 0
     refused: int = 0
+
+    @staticmethod
+    def assumed() -> MetricScale:
+        """Return the filter of a map that begins in live lengths that are metres."""
+        return MetricScale(0.0, METRIC_LIVE_STD**2, ENOUGH, ENOUGH)
 
     @property
     def known(self) -> bool:
         """Whether enough measurements agree."""
-        return self.agreed >= ENOUGH
+        return self.agreed >= max(ENOUGH, LEAST_ANSWERED * self.asked)
 
     @property
     def std(self) -> float:
@@ -50,20 +62,20 @@ class MetricScale:
         noise = (CORRELATION * log_std) ** 2
         variance = self.variance + DRIFT_STD**2
         surprise = log_error - self.log_error
+        asked = self.asked + 1
         if not self.agreed:
-            return MetricScale(log_error, noise, agreed=1)
+            return MetricScale(log_error, noise, 1, asked)
         if surprise * surprise > GATE**2 * (variance + noise):
             if self.refused + 1 >= PATIENCE:
-                return MetricScale(log_error, noise, agreed=self.agreed)
-            return replace(self, variance=variance, refused=self.refused + 1)
+                return MetricScale(log_error, noise, 1, 1)
+            return replace(self, variance=variance, asked=asked, refused=self.refused + 1)
         gain = variance / (variance + noise)
-        return MetricScale(
-            self.log_error + gain * surprise, (1.0 - gain) * variance, self.agreed + 1
-        )
+        moved = self.log_error + gain * surprise
+        return MetricScale(moved, (1.0 - gain) * variance, self.agreed + 1, asked)
 
     def unmeasured(self) -> MetricScale:
         """Return the filter after a keyframe that showed nothing."""
-        return replace(self, variance=self.variance + DRIFT_STD**2)
+        return replace(self, variance=self.variance + DRIFT_STD**2, asked=self.asked + 1)
 
     def corrected(self) -> MetricScale:
         """Return the filter after the map was multiplied by exp(log_error)."""

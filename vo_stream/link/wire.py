@@ -220,6 +220,7 @@ def encode_refinement(stream: int, refinement: Refinement) -> list[Part]:
     poses = [keyframe.map_from_camera.wxyz_xyz for keyframe in keyframes]
     fields = {
         "session": refinement.session,
+        "map_stamp_ns": refinement.map_stamp_ns,
         "stamp": int(refinement.stamp_ns),
         "metric": refinement.metric,
         "scale_source": _sendable(refinement.scale_source),
@@ -263,6 +264,7 @@ def _refinement(packet: Packet) -> Refinement:
         ),
         landmarks=landmarks,
         landmark_stds=landmark_stds,
+        map_stamp_ns=packet.integer("map_stamp_ns"),
         reason=packet.text("reason"),
     )
 

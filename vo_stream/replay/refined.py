@@ -52,13 +52,14 @@ class RefinementLog:
     def __init__(self) -> None:
         self.count = 0
         self.unsolved: Counter[str] = Counter()
-        self._maps: dict[int, _Map] = {}
+        self._maps: dict[int, dict[int, _Map]] = {}
 
     def add(self, refinement: Refinement) -> None:
         """Take in what the adjuster said; its newest word on a keyframe counts."""
         self.count += 1
-        self._maps.setdefault(refinement.session, _Map()).add(refinement)
-        if refinement.reason:
+        maps = self._maps.setdefault(refinement.session, {})
+        maps.setdefault(refinement.map_stamp_ns, _Map()).add(refinement)
+        if refinement.reason and len(refinement.keyframes) > 1:
             self.unsolved[refinement.reason] += 1
 
     def refined(self, live: Mapping[int, Trajectory]) -> dict[int, Refined]:
@@ -68,7 +69,7 @@ class RefinementLog:
         """
         refined = {}
         for session in live.keys() & self._maps.keys():
-            there = self._maps[session]
+            there = _joined([*self._maps[session].values()], live[session])
             keyframes = there.keyframes_among(live[session].stamps_ns)
             if len(keyframes) >= 2:
                 bent = bend(live[session], keyframes)
@@ -120,8 +121,31 @@ def _along(poses: PoseStack) -> Array:
     return np.concatenate([[0.0], np.cumsum(steps)])
 
 
+def _joined(maps: Sequence[_Map], live: Trajectory) -> _Map:
+    """Return a session's maps as one: each begins where the live motion left the one before.
+
+    An adjuster that starts anew in the middle of a session knows nothing of the old map.
+    """
+    whole = _Map()
+    for part in maps:
+        start = part.keyframes_among(live.stamps_ns)
+        if not len(start):
+            continue
+        before = whole.keyframes_among(live.stamps_ns)
+        to_whole = Similarity(1.0, SE3.identity())
+        if len(before) >= 2:
+            at = int(np.searchsorted(live.stamps_ns, start.stamps_ns[0]))
+            there = bend(live, before).world_from_camera[at]
+            to_whole = Similarity(1.0, there @ start.world_from_camera[0].inverse())
+        poses = to_whole.apply(PoseStack.of([*part.keyframes.values()]))
+        whole.keyframes.update(zip(part.keyframes, poses.motions(), strict=True))
+        whole.landmarks.add(to_whole.place(part.landmarks.points).astype(np.float32))
+        whole.metric = part.metric and (whole.metric or len(before) < 2)
+    return whole
+
+
 class _Map:
-    """What is known of one session while the run goes on."""
+    """What is known of one map while the run goes on."""
 
     def __init__(self) -> None:
         self.keyframes: dict[int, SE3] = {}
@@ -152,10 +176,13 @@ class _Map:
             return
         scale = new_length / length
         first_in_metres = SE3(first.wxyz_xyz * [1.0, 1.0, 1.0, 1.0, scale, scale, scale])
-        rescaled = Similarity(scale, new_first @ first_in_metres.inverse())
-        poses = rescaled.apply(PoseStack.of([*self.keyframes.values()]))
+        self.move(Similarity(scale, new_first @ first_in_metres.inverse()))
+
+    def move(self, by: Similarity) -> None:
+        """Move the whole map."""
+        poses = by.apply(PoseStack.of([*self.keyframes.values()]))
         self.keyframes = dict(zip(self.keyframes, poses.motions(), strict=True))
-        self.landmarks.move(rescaled)
+        self.landmarks.move(by)
 
     def keyframes_among(self, stamps_ns: npt.NDArray[np.int64]) -> Trajectory:
         """Return the keyframes at these stamps, in order."""

@@ -58,9 +58,9 @@ def replay(
         with prefetch(islice(source.frames(), limit)) as frames:
             walk.through(frames)
         if not link.finish(FINISH_S):
-            logger.warning("the adjuster was not done after %.0f s", FINISH_S)
+            logger.warning("the adjuster was given up before it was done")
         walk.take_in()
-        status = link.status()
+    status = link.status()
     seconds, cpu_seconds = time.perf_counter() - began, _cpu_seconds() - cpu_began
     estimates, log = walk.estimates, walk.log
     if not estimates:

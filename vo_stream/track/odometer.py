@@ -199,6 +199,7 @@ class Odometer:
         fault = self._fault(motion, dt_s)
         if fault or motion is None:  # the backend's memory may be spoiled with it
             _, net = self._net.step(image, rays, 0.0, self._net.start())
+            state = replace(state, scale=state.scale.of_new_unit(self._first_scale))
             motion = Motion(SE3.identity(), self._blind_std(dt_s), observed=False, reason=fault)
         motion, rest = self._gated(motion, frame.stamp_ns, image, state)
         tracking = state.tracking.after(dt_s, motion.observed, self._config.max_coast_s)

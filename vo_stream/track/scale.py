@@ -14,6 +14,9 @@ from vo_stream.values import Motion, Refinement
 MAX_SCALE_STD = 0.1
 """Standard deviation of the scale's logarithm up to which a refinement's scale is taken."""
 
+NEW_UNIT_STD = 0.5
+"""Standard deviation of the logarithm of a scale whose backend began anew."""
+
 SCALE_RANGE = (1e-3, 1e3)
 """A scale outside is a fault of the adjuster."""
 
@@ -46,8 +49,7 @@ class Scale:
         usable = (
             self.follows
             and not refinement.reason
-            and (refinement.metric or not self.metric)  # a map just begun knows no metres yet
-            and refinement.scale_std <= MAX_SCALE_STD  # nan is not
+            and 0.0 <= refinement.scale_std <= MAX_SCALE_STD  # nan is not
             and SCALE_RANGE[0] <= refinement.scale <= SCALE_RANGE[1]
         )
         if not usable:
@@ -55,6 +57,15 @@ class Scale:
         return replace(
             self, factor=refinement.scale, std=refinement.scale_std, metric=refinement.metric
         )
+
+    def of_new_unit(self, first: Scale) -> Scale:
+        """Return the scale after the backend began a unit of its own: it fits by chance only.
+
+        `first`: the scale at the session's start, which holds where the backend's unit is metres.
+        """
+        if first.metric or not self.follows:
+            return self
+        return replace(self, std=NEW_UNIT_STD, metric=False)
 
     def applied_to(self, motion: Motion) -> Motion:
         """Return a backend's motion at this scale, with the scale's own uncertainty."""
