@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import metadata
 from importlib.util import find_spec
 
 import vo_stream
@@ -75,27 +75,27 @@ def _backends() -> list[Finding]:
 def _solver() -> Finding:
     """Say where the adjuster's solver is kept once it is compiled; compile nothing."""
     try:
-        entry = import_module("vo_stream.adjust.solver")._levenberg_marquardt
+        from vo_stream.adjust.solver import solver_kept_in
     except (ImportError, OSError) as error:  # of numba: a numpy too new, no LLVM for this machine
         return Finding(SOLVER, False, f"cannot be loaded: {error}")
-    statistics = getattr(entry, "stats", None) or getattr(entry.__wrapped__, "stats", None)
-    if statistics is None:
+    folder = solver_kept_in()
+    if folder is None:
         return Finding(SOLVER, False, "runs uncompiled, far too slow: unset NUMBA_DISABLE_JIT")
-    if statistics.cache_path is None:
+    if not folder:
         remedy = "let NUMBA_CACHE_DIR name a folder that can be written"
         return Finding(SOLVER, False, f"compiled anew at each start, some 10 s: {remedy}")
-    return Finding(SOLVER, True, f"compiled once, kept in {statistics.cache_path}")
+    return Finding(SOLVER, True, f"compiled once, kept in {folder}")
 
 
 def _ways_to_the_adjuster() -> list[Finding]:
     """Say what the sockets to the adjuster can do here."""
     try:
-        zmq = import_module("vo_stream.link.sockets").zmq
+        from vo_stream.link.sockets import can
     except ImportError as error:
         return [Finding("adjuster's link", False, f"cannot be loaded: {error}")]
     remedy = "not in this libzmq: pip install pyzmq brings one that has it"
     return [
-        Finding(what, bool(zmq.has(ability)), found if zmq.has(ability) else f"{ability} {remedy}")
+        Finding(what, can(ability), found if can(ability) else f"{ability} {remedy}")
         for what, ability, found in (
             ("adjuster here", "ipc", "a process of its own, over ipc"),
             ("adjuster elsewhere", "curve", "over tcp, with CURVE keys"),

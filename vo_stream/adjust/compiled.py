@@ -61,6 +61,16 @@ def compiled(function: _Function) -> _Function:
     return call  # type: ignore[return-value]
 
 
+def kept_in(function: Callable[..., Any]) -> str | None:
+    """Return the folder of a compiled function's machine code, empty where it is not kept.
+
+    None where it is not compiled at all (NUMBA_DISABLE_JIT).
+    """
+    inner = getattr(function, "__wrapped__", function)
+    statistics = getattr(function, "stats", None) or getattr(inner, "stats", None)
+    return None if statistics is None else statistics.cache_path or ""
+
+
 def helper(function: Callable[..., Any]) -> Any:
     """Compile a function that compiled functions call; it becomes part of their machine code."""
     return numba.njit(**_OPTIONS)(function)

@@ -30,7 +30,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vo_stream.adjust.compiled import compiled, helper
+from vo_stream.adjust.compiled import compiled, helper, kept_in
 from vo_stream.adjust.factors import add_bend_prior, add_motions
 from vo_stream.adjust.linear import (
     Workspace,
@@ -115,6 +115,11 @@ def compile_solver(progress: Callable[[str], None] = lambda _: None) -> None:
     )
     solve(problem, start)
     progress("the solver is ready")
+
+
+def solver_kept_in() -> str | None:
+    """Return the folder of the compiled solver; empty: compiled at each start, None: never."""
+    return kept_in(_levenberg_marquardt)
 
 
 @compiled

@@ -44,3 +44,8 @@ def _bounded(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.HEARTBEAT_IVL, LIVENESS_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * LIVENESS_MS)
     return socket
+
+
+def can(ability: str) -> bool:
+    """Say whether this libzmq has an ability, such as "ipc" or "curve"."""
+    return bool(zmq.has(ability))
