@@ -158,6 +158,9 @@ def serve(arguments: Sequence[str], load: Load) -> None:
     if options.child:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _end_with_parent(options.listen)
+    else:  # a shell that starts it in the background has it ignore SIGINT
+        for asked_to_end in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(asked_to_end, signal.default_int_handler)
     level = logging.WARNING if options.child else logging.INFO
     logging.basicConfig(format="vo_adjuster: %(levelname)s: %(message)s", level=level)
     os.nice(NICENESS)
