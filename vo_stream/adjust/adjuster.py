@@ -245,10 +245,8 @@ class Adjuster:
             return
         self._metric = self._metric.measured(*measured)
         if self._metric.known:
-            factor, centre = (
-                math.exp(self._metric.log_error),
-                self._keyframes[0].map_from_camera.translation,
-            )
+            factor = math.exp(self._metric.log_error)
+            centre = self._keyframes[0].map_from_camera.translation
             self._keyframes = [k.resized(centre, factor) for k in self._keyframes]
             self._landmarks = self._landmarks.resized(centre, factor)
             self._metric = self._metric.corrected()
