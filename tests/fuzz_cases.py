@@ -384,7 +384,7 @@ def record(folder: Path) -> None:
     (folder / "settings.yaml").write_text(
         "vo_stream:\n  ros__parameters:\n"
         "    geometric:\n      corners: 300\n      epipolar_px: 0.8\n      solver: five_point\n"
-        "    track:\n      max_gap_s: 0.5\n    replay.rectified: false\n    replay.topic: ''\n"
+        "    track:\n      max_gap_s: 0.5\n    camera.rectified: false\n    replay.topic: ''\n"
     )
 
 

@@ -102,9 +102,9 @@ def test_a_number_too_large_for_a_float_is_refused_like_any_other(setting: Setti
         ("geometric.corners", 200.0, 200),
         ("track.max_gap_s", 2, 2.0),
         ("track.max_gap_s", " 2.5e-1", 0.25),
-        ("replay.rectified", "True", True),
-        ("replay.rectified", "false", False),
-        ("replay.rectified", False, False),
+        ("camera.rectified", "True", True),
+        ("camera.rectified", "false", False),
+        ("camera.rectified", False, False),
         ("replay.topic", "/camera/image", "/camera/image"),
         ("geometric.solver", "eight_point", "eight_point"),
     ],
@@ -125,7 +125,7 @@ def test_choices_are_named() -> None:
     assert message == (
         "robot.yaml: geometric.solver: 'six_point' is not one of five_point, eight_point"
     )
-    assert "true or false" in refused("replay.rectified", "yes")
+    assert "true or false" in refused("camera.rectified", "yes")
 
 
 def test_the_backends_of_the_setting_are_those_there_are() -> None:

@@ -16,7 +16,10 @@ PACKAGE = "vo_stream"
 ROOT = Path(__file__).parent.parent
 MAX_LINES = 330
 
-GROUND = ("errors", "se3", "camera", "values", "setting", "config", "encodings", "corners")
+GROUND = (
+    "errors", "se3", "camera", "values", "setting", "config", "io_config", "encodings",
+    "messages", "corners",
+)  # fmt: skip
 ROOMS = ("net", "track", "adjust", "link", "replay", "ros", "training", "demo")
 DOORS = ("cli", "doctor")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import vo_stream
-from vo_stream.config import Config, settings
+from vo_stream.config import ONLY_FOR_THE_NODE, Config, check_adjuster, settings
 from vo_stream.errors import ConfigError, VoStreamError
 from vo_stream.setting import Setting
 
@@ -48,7 +48,7 @@ def _fail(message: str) -> NoReturn:
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one flag for each setting of the tree, and --config for a file of them."""
-    for setting in reversed(list(settings())):
+    for setting in reversed(list(settings(but=ONLY_FOR_THE_NODE))):
         option = click.option(
             f"--{setting.key}",
             _parameter(setting),
@@ -72,7 +72,7 @@ def _config(config_file: Path | None, flags: dict[str, Any]) -> Config:
     from vo_stream.replay.settings_file import read_settings
 
     config = read_settings(config_file) if config_file else Config()
-    for setting in settings():
+    for setting in settings(but=ONLY_FOR_THE_NODE):
         value = flags.get(_parameter(setting))
         if value is not None:
             config = config.replaced({setting.key: value}, "command line")
@@ -93,9 +93,9 @@ def main() -> None:
 )
 @click.option("--net", metavar="NAME", help="Motion backend; short for --net.backend.")
 @click.option("--topic", help="Image topic of a bag; short for --replay.topic.")
-@click.option("--calib", type=FilePath, help="Calibration file, in place of the recording's own.")
+@click.option("--calib", metavar="FILE", help="Short for --camera.calibration_file.")
 @click.option("--limit", type=click.IntRange(min=1), help="Frames at most.")
-@click.option("--no-adjust", is_flag=True, help="Live odometry alone, without the adjuster.")
+@click.option("--no-adjust", is_flag=True, help="Short for --adjust.enabled false.")
 @click.option(
     "--async",
     "in_background",
@@ -110,7 +110,7 @@ def replay(
     out: Path,
     net: str | None,
     topic: str | None,
-    calib: Path | None,
+    calib: str | None,
     limit: int | None,
     no_adjust: bool,
     in_background: bool,
@@ -130,15 +130,22 @@ def replay(
     from vo_stream.replay.sources import open_source
     from vo_stream.track.odometer import Odometer
 
-    shorthands = {"net__backend": net, "replay__topic": topic}
+    shorthands = {
+        "net__backend": net,
+        "replay__topic": topic,
+        "camera__calibration_file": calib,
+        "adjust__enabled": False if no_adjust else None,
+    }
     config = _config(config_file, flags | {k: v for k, v in shorthands.items() if v is not None})
-    _check_adjuster(config, no_adjust, in_background)
+    check_adjuster(config)
+    if in_background and not config.adjust.enabled:
+        raise ConfigError("command line: --async has no adjuster to run: adjust.enabled is false")
     with open_source(
         source,
         topic=config.replay.topic,
         camera_info_topic=config.replay.camera_info_topic,
-        rectified=config.replay.rectified,
-        calib=calib,
+        rectified=config.camera.rectified,
+        calib=Path(config.camera.calibration_file) if config.camera.calibration_file else None,
         groundtruth_topic=config.replay.groundtruth_topic,
     ) as recording:
         prepare_folder(out)
@@ -149,7 +156,7 @@ def replay(
             Progress(printable(recording.name), total, shown=not as_json) as progress,
         ):
             odometer = Odometer(backend, config.track, config.scale)
-            link = _open_link(config, no_adjust, in_background, progress.say)
+            link = _open_link(config, in_background, progress.say)
             run = run_replay(recording, odometer, backend.spec, config, link, limit, progress)
     files = write_results(out, run)
     if as_json:
@@ -161,27 +168,9 @@ def replay(
     click.echo(f"report: {files['report.html'].resolve()}")
 
 
-def _check_adjuster(config: Config, no_adjust: bool, in_background: bool) -> None:
-    """Raise ConfigError where flags or settings ask of the adjuster what cannot be."""
-    if no_adjust and in_background:
-        raise ConfigError("command line: give --no-adjust or --async, not both")
-    if config.scale.source == "camera_height":
-        if no_adjust:
-            raise ConfigError(
-                "scale.source: camera_height needs the adjuster; leave out --no-adjust or take "
-                "another source"
-            )
-        if config.scale.camera_height_m == 0.0:
-            raise ConfigError(
-                "scale.source: camera_height needs to know the height; give scale.camera_height_m"
-            )
-
-
-def _open_link(
-    config: Config, no_adjust: bool, in_background: bool, say: Callable[[str], None]
-) -> Link:
+def _open_link(config: Config, in_background: bool, say: Callable[[str], None]) -> Link:
     """Return the way to the adjuster, its solver compiled; `say` is told what takes time."""
-    if no_adjust:
+    if not config.adjust.enabled:
         from vo_stream.link.channel import NoLink
 
         return NoLink()

@@ -1,8 +1,8 @@
 """The one tree of settings.
 
-Parameter files, command-line flags, the reference table in docs/parameters.md and (with the ROS
-node) ROS parameters all derive from the dataclasses below: nothing is written twice. This module
-reads no file; whoever reads one passes its name on as `where` for the messages.
+Parameter files, command-line flags, ROS parameters and the reference table in docs/parameters.md
+all derive from the dataclasses below: nothing is written twice. This module reads no file; whoever
+reads one passes its name on as `where` for the messages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from difflib import get_close_matches
 from typing import get_type_hints
 
 from vo_stream.errors import ConfigError
-from vo_stream.setting import Setting, setting
+from vo_stream.io_config import (
+    CameraConfig,
+    FramesConfig,
+    InputConfig,
+    NodeConfig,
+    PublishConfig,
+    ReplayConfig,
+)
+from vo_stream.setting import AT_ONCE, Setting, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,7 @@ class TrackConfig:
         "grows by what the camera may have moved.",
         unit="s",
         within=(0.05, 60.0),
+        taken=AT_ONCE,
     )
     max_backwards_s: float = setting(
         1.0,
@@ -86,6 +95,7 @@ class TrackConfig:
         "loops, a clock that was set).",
         unit="s",
         within=(0.0, 3600.0),
+        taken=AT_ONCE,
     )
     max_coast_s: float = setting(
         0.5,
@@ -93,18 +103,21 @@ class TrackConfig:
         "LOST and held.",
         unit="s",
         within=(0.3, 5.0),
+        taken=AT_ONCE,
     )
     max_speed_m_s: float = setting(
         100.0,
         "A faster motion is an error of the backend and taken as not seen.",
         unit="m/s",
         within=(0.1, 1000.0),
+        taken=AT_ONCE,
     )
     max_turn_rate_rad_s: float = setting(
         10.0,
         "A faster turn is an error of the backend and taken as not seen.",
         unit="rad/s",
         within=(0.1, 100.0),
+        taken=AT_ONCE,
     )
     lost_speed_m_s: float = setting(
         2.0,
@@ -112,12 +125,14 @@ class TrackConfig:
         "motion (LOST, gaps).",
         unit="m/s",
         within=(0.01, 100.0),
+        taken=AT_ONCE,
     )
     lost_turn_rate_rad_s: float = setting(
         0.5,
         "Rate at which the heading's standard deviation grows meanwhile.",
         unit="rad/s",
         within=(0.01, 10.0),
+        taken=AT_ONCE,
     )
     zero_motion_px: float = setting(
         0.3,
@@ -125,6 +140,7 @@ class TrackConfig:
         "when it came to rest; 0 switches the gate off.",
         unit="px",
         within=(0.0, 5.0),
+        taken=AT_ONCE,
     )
 
 
@@ -135,9 +151,10 @@ class ScaleConfig:
     source: str = setting(
         "network",
         "network: the backend's lengths, metres where it knows them. camera_height: the ground "
-        "seen by a camera of known height. fixed: the backend's lengths times scale.factor, taken "
-        "as metres. none: lengths are never called metres.",
-        choices=("network", "camera_height", "fixed", "none"),
+        "seen by a camera of known height. wheel: the distance that the robot's wheels report. "
+        "fixed: the backend's lengths times scale.factor, taken as metres. none: lengths are never "
+        "called metres.",
+        choices=("network", "camera_height", "wheel", "fixed", "none"),
     )
     camera_height_m: float = setting(
         0.0,
@@ -145,6 +162,12 @@ class ScaleConfig:
         "adjuster. 0: not known.",
         unit="m",
         within=(0.0, 100.0),
+    )
+    wheel_std: float = setting(
+        0.02,
+        "Standard deviation of the distance that the wheels report, as a part of it, for "
+        "scale.source wheel; needs the adjuster.",
+        within=(0.001, 0.5),
     )
     factor: float = setting(
         1.0,
@@ -157,6 +180,7 @@ class ScaleConfig:
 class AdjustConfig:
     """The background adjuster: keyframes refined together, over a window."""
 
+    enabled: bool = setting(True, "Refine keyframes in the background; false: live odometry alone.")
     max_pixels: int = setting(
         310_000,
         "Images with more pixels are scaled down to about this many before corners are tracked.",
@@ -201,28 +225,6 @@ class LinkConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayConfig:
-    """How recordings are read."""
-
-    topic: str = setting(
-        "", "Image topic of a bag; empty takes the only one there is, or asks for a choice."
-    )
-    camera_info_topic: str = setting(
-        "", "CameraInfo topic of a bag; empty takes the one beside the image topic."
-    )
-    groundtruth_topic: str = setting(
-        "",
-        "Topic of a bag with the true poses of the camera's optical frame (PoseStamped or "
-        "Odometry); empty: none.",
-    )
-    rectified: bool = setting(
-        False,
-        "The images are rectified already: the projection matrix P of CameraInfo holds and there "
-        "is no distortion. Topics whose name ends in image_rect are taken so anyway.",
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of vo_stream."""
 
@@ -232,7 +234,12 @@ class Config:
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
+    camera: CameraConfig = field(default_factory=CameraConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    input: InputConfig = field(default_factory=InputConfig)
+    frames: FramesConfig = field(default_factory=FramesConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
+    node: NodeConfig = field(default_factory=NodeConfig)
 
     def replaced(self, tree: Mapping[str, object], where: str = "settings") -> Config:
         """Return a copy with the nested or dotted keys of `tree` set anew; raises ConfigError."""
@@ -255,9 +262,16 @@ class Config:
         return dataclasses.asdict(self)
 
 
-def settings() -> Iterator[Setting]:
-    """Yield every setting in the tree's order."""
+NOT_FOR_THE_NODE = ("replay",)
+ONLY_FOR_THE_NODE = ("input", "frames", "publish", "node")
+"""Sections. A parameter file may hold them all: the node and a replay can share it."""
+
+
+def settings(but: tuple[str, ...] = ()) -> Iterator[Setting]:
+    """Yield every setting in the tree's order, `but` those of some sections."""
     for section in dataclasses.fields(Config):
+        if section.name in but:
+            continue
         section_type = get_type_hints(Config)[section.name]
         types = get_type_hints(section_type)
         for leaf in dataclasses.fields(section_type):
@@ -271,7 +285,22 @@ def settings() -> Iterator[Setting]:
                 minimum=about["low"],
                 maximum=about["high"],
                 choices=about["choices"],
+                taken=about["taken"],
             )
+
+
+def check_adjuster(config: Config) -> None:
+    """Raise ConfigError where the settings ask of the adjuster what cannot be."""
+    source = config.scale.source
+    if source in ("camera_height", "wheel") and not config.adjust.enabled:
+        raise ConfigError(
+            f"scale.source: {source} needs the adjuster; let adjust.enabled be true or take "
+            "another source"
+        )
+    if source == "camera_height" and config.scale.camera_height_m == 0.0:
+        raise ConfigError(
+            "scale.source: camera_height needs to know the height; give scale.camera_height_m"
+        )
 
 
 def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

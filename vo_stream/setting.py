@@ -7,9 +7,16 @@ from typing import Any, NamedTuple
 
 from vo_stream.errors import ConfigError
 
+AT_ONCE, AT_CONFIGURE, AT_START = "at once", "at configure", "at start"
+"""When a running node takes a changed setting: with the next frame, the next time it is configured,
+or only when its process starts."""
+
 
 class Setting(NamedTuple):
-    """One leaf of the tree: dotted `key`, python `type`, and what `setting` was told."""
+    """One leaf of the tree: dotted `key`, python `type`, and what `setting` was told.
+
+    `taken`: when a running node takes a new value.
+    """
 
     key: str
     type: type
@@ -19,6 +26,7 @@ class Setting(NamedTuple):
     minimum: float | None
     maximum: float | None
     choices: tuple[str, ...]
+    taken: str = AT_CONFIGURE
 
     @property
     def allowed(self) -> str:
@@ -57,16 +65,16 @@ def setting(
     unit: str = "",
     within: tuple[float, float] | None = None,
     choices: tuple[str, ...] = (),
+    taken: str = AT_CONFIGURE,
 ) -> Any:
     """Return a dataclass field that says all there is to say of a setting.
 
-    `within`: lowest and highest value allowed. `choices`: the only ones.
+    `within`: lowest and highest value allowed. `choices`: the only ones. `taken`: when a running
+    node takes a new value, `AT_ONCE`, `AT_CONFIGURE` or `AT_START`.
     """
     low, high = within or (None, None)
-    return field(
-        default=default,
-        metadata={"help": help, "unit": unit, "low": low, "high": high, "choices": choices},
-    )
+    about = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata={**about, "taken": taken})
 
 
 def _plain(number: float | None) -> str:

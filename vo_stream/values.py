@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
@@ -36,11 +37,14 @@ class Frame:
     `stamp_ns`: time of exposure in integer nanoseconds, never the time of arrival.
     `image`: (height, width) uint8 grey, read-only; whoever made it must not write to its buffer
     any more, since a backend may keep it. `camera`: the model that took it.
+    `travelled_m`: how far the camera had come by then since some time before, as the robot's wheels
+    say, in metres; nan where they say nothing. Only differences mean something.
     """
 
     stamp_ns: int
     image: npt.NDArray[np.uint8]
     camera: CameraModel
+    travelled_m: float = math.nan
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", read_only(self.image))

@@ -14,7 +14,7 @@ from rosbags import rosbag1, rosbag2
 from rosbags.typesys import Stores, get_typestore
 
 from vo_stream.errors import SourceError
-from vo_stream.replay.bag_topics import camera_info_beside
+from vo_stream.messages import camera_info_beside
 from vo_stream.replay.sources import Source, open_source
 
 K = (50.0, 0.0, 7.5, 0.0, 51.0, 5.5, 0.0, 0.0, 1.0)

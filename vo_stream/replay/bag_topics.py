@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vo_stream.errors import SourceError
+from vo_stream.messages import camera_info_beside
 
 if TYPE_CHECKING:
     from rosbags.interfaces import TopicInfo
@@ -17,11 +18,6 @@ POSE_STAMPED = "geometry_msgs/msg/PoseStamped"
 ODOMETRY = "nav_msgs/msg/Odometry"
 
 _LISTED_TOPICS = 20
-
-
-def camera_info_beside(image_topic: str) -> str:
-    """Return where ROS drivers put the CameraInfo of an image topic: in the same namespace."""
-    return image_topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
 
 
 def chosen_topic(path: Path, topics: dict[str, TopicInfo], wanted: str) -> str:
@@ -68,12 +64,6 @@ def chosen_groundtruth(path: Path, topics: dict[str, TopicInfo], wanted: str) ->
     raise SourceError(
         f"{path}: has no PoseStamped or Odometry on {_printable(wanted)}; it has {_listed(poses)}"
     )
-
-
-def is_rectified(image_topic: str) -> bool:
-    """Return whether a topic's name says that its images are rectified (image_rect...)."""
-    name = image_topic.removesuffix("/compressed").rpartition("/")[2]
-    return name.startswith("image_rect")
 
 
 def _listed(topics: dict[str, TopicInfo]) -> str:

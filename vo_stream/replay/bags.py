@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vo_stream.camera import CameraModel
-from vo_stream.encodings import GreyImage, ImageError, grey_from_compressed, grey_from_raw
+from vo_stream.encodings import ImageError
 from vo_stream.errors import ConfigError, SourceError
+from vo_stream.messages import camera_of, grey_of, is_rectified, stamp_ns_of
 from vo_stream.replay.bag_topics import (
     CAMERA_INFO,
-    COMPRESSED_IMAGE,
     chosen_camera_info,
     chosen_groundtruth,
     chosen_topic,
-    is_rectified,
 )
 from vo_stream.replay.calibration import read_calibration
 from vo_stream.replay.trajectory import Trajectory
 from vo_stream.se3 import SE3
-from vo_stream.values import NANOSECONDS, Frame
+from vo_stream.values import Frame
 
 if TYPE_CHECKING:
     from rosbags import rosbag1, rosbag2
@@ -110,14 +109,14 @@ class BagSource:
             if message_type == CAMERA_INFO:
                 camera = self._updated(camera, message)
                 continue
-            stamp_ns = _header_ns(message)
+            stamp_ns = stamp_ns_of(message)
             if use_header is None:
                 use_header = stamp_ns != 0
                 if not use_header:
                     why = "has no stamps: the times of recording are used"
                     logger.warning("%s: %s %s", self._path, self._topic, why)
             try:
-                image = _grey(message_type, message)
+                image = grey_of(message)
             except ImageError as error:
                 self._skip(error.reason, f"{self._topic} at {stamp_ns} ns: {error}")
                 continue
@@ -186,7 +185,7 @@ class BagSource:
     def _first_camera(self, topic: str, info: TopicInfo) -> CameraModel:
         for _, _, message in self._messages(list(info.connections)):
             try:
-                return _camera(message, self._rectified)
+                return camera_of(message, self._rectified)
             except ConfigError as error:
                 raise SourceError(f"{self._path}: {topic}: {error}; give --calib FILE") from None
         raise SourceError(f"{self._path}: {topic} holds no CameraInfo; give --calib FILE")
@@ -199,7 +198,7 @@ class BagSource:
             with suppress(ValueError):  # a quaternion of zeros: not known then
                 place = SE3.from_quaternion_xyzw([q.x, q.y, q.z, q.w], [p.x, p.y, p.z])
                 if place.is_finite:
-                    stamps.append(_header_ns(message))
+                    stamps.append(stamp_ns_of(message))
                     poses.append(place)
         if not poses:
             raise SourceError(f"{self._path}: {topic} holds no pose")
@@ -207,7 +206,7 @@ class BagSource:
 
     def _updated(self, camera: CameraModel, message: Any) -> CameraModel:
         try:
-            new = _camera(message, self._rectified)
+            new = camera_of(message, self._rectified)
         except ConfigError as error:
             self._skip("bad CameraInfo", f"CameraInfo not used, {error}")
             return camera
@@ -216,43 +215,6 @@ class BagSource:
     def _skip(self, reason: str, detail: str) -> None:
         self.skipped[reason] += 1
         logger.warning("%s: %s", self._path, detail)
-
-
-def _grey(message_type: str, message: Any) -> GreyImage:
-    if message_type == COMPRESSED_IMAGE:
-        return grey_from_compressed(message.data, message.format)
-    return grey_from_raw(
-        message.data,
-        message.encoding,
-        message.height,
-        message.width,
-        message.step,
-        bool(message.is_bigendian),
-    )
-
-
-def _camera(message: Any, rectified: bool) -> CameraModel:
-    if hasattr(message, "K"):  # ROS 1 wrote the letters of the formulas
-        d, k, p = message.D, message.K, message.P
-    else:
-        d, k, p = message.d, message.k, message.p
-    roi = message.roi
-    return CameraModel.from_camera_info(
-        message.width,
-        message.height,
-        message.distortion_model,
-        d.tolist(),
-        k.tolist(),
-        p.tolist(),
-        binning=(message.binning_x, message.binning_y),
-        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
-        rectified=rectified,
-    )
-
-
-def _header_ns(message: Any) -> int:
-    stamp = message.header.stamp
-    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
 
 
 def _why(error: BaseException) -> str:
