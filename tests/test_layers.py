@@ -26,6 +26,7 @@ DOORS = ("cli", "doctor")
 ROS_PACKAGES = (
     "rclpy", "rcl_interfaces", "lifecycle_msgs", "builtin_interfaces", "tf2_ros", "tf2_msgs",
     "sensor_msgs", "nav_msgs", "geometry_msgs", "std_msgs", "std_srvs", "diagnostic_msgs",
+    "rosgraph_msgs",
 )  # fmt: skip
 
 ONLY_IN: dict[str, tuple[str, ...]] = {

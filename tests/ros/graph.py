@@ -1,0 +1,143 @@
+"""A ROS graph for one test: real DDS, a domain of its own, processes under a hard limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+LIMIT_S = 120
+"""A process that lives longer is killed, whatever became of the test."""
+
+NODE = "/vo_stream"
+
+CONFIGURE = Transition.TRANSITION_CONFIGURE
+CLEANUP = Transition.TRANSITION_CLEANUP
+ACTIVATE = Transition.TRANSITION_ACTIVATE
+DEACTIVATE = Transition.TRANSITION_DEACTIVATE
+
+
+class Graph:
+    """What a test needs of ROS: a node of its own, spun while it waits, and other processes."""
+
+    def __init__(self, domain: int, folder: Path) -> None:
+        self.folder = folder
+        self.domain = domain
+        self.environment = {
+            **os.environ,
+            "ROS_DOMAIN_ID": str(domain),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "ROS_LOG_DIR": str(folder),
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.context = Context()
+        rclpy.init(args=[], context=self.context, domain_id=domain)
+        self.node = Node("tester", context=self.context, start_parameter_services=False)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.processes: list[Process] = []
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def spin(self, seconds: float) -> None:
+        """Take part in the graph for a while."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0.0:
+            self.executor.spin_once(timeout_sec=left)
+
+    def spin_until(self, holds: Callable[[], object], timeout_s: float = 20.0) -> None:
+        """Take part until something holds; fail if it does not."""
+        end = time.monotonic() + timeout_s
+        while not holds():
+            assert time.monotonic() < end, f"not within {timeout_s:g} s{self.said()}"
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def call(self, kind: Any, name: str, request: Any = None, timeout_s: float = 20.0) -> Any:
+        """Call a service and return its response."""
+        client = self.node.create_client(kind, name)
+        try:
+            self.spin_until(client.service_is_ready, timeout_s)
+            future = client.call_async(request or kind.Request())
+            self.spin_until(future.done, timeout_s)
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def change_state(self, transition: int, node: str = NODE) -> bool:
+        """Ask a lifecycle node for a transition; return whether it succeeded."""
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return bool(self.call(ChangeState, f"{node}/change_state", request).success)
+
+    def state(self, node: str = NODE) -> str:
+        """Return the state of a lifecycle node."""
+        return str(self.call(GetState, f"{node}/get_state").current_state.label)
+
+    def start(self, *command: object, **environment: str) -> Process:
+        """Start a process in this graph; it ends with the test."""
+        process = Process(list(map(str, command)), {**self.environment, **environment}, self.folder)
+        self.processes.append(process)
+        return process
+
+    def start_node(self, *arguments: object, **parameters: object) -> Process:
+        """Start the vo_stream node with parameters whose dots are written as two underscores."""
+        values: list[object] = []
+        for name, value in parameters.items():
+            text = str(value).lower() if isinstance(value, bool) else value
+            values += ["-p", f"{name.replace('__', '.')}:={text}"]
+        command = [sys.executable, "-m", "vo_stream.ros.main", "--ros-args", *values, *arguments]
+        return self.start(*command)
+
+    def said(self) -> str:
+        """Return what the processes wrote, for the message of a failure."""
+        return "".join(f"\n--- {p.command}\n{p.output()[-3000:]}" for p in self.processes)
+
+
+class Process:
+    """A process of the graph, in a process group of its own."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], folder: Path) -> None:
+        self.command = " ".join(command)
+        self._log = folder / f"process{time.monotonic_ns()}.log"
+        with self._log.open("wb") as log:
+            self.popen = subprocess.Popen(
+                ["timeout", "--kill-after=5", str(LIMIT_S), *command],
+                env=environment,
+                cwd=folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def output(self) -> str:
+        """Return what it has written so far."""
+        return self._log.read_text(errors="replace")
+
+    def interrupt(self, timeout_s: float = 10.0) -> float:
+        """Send SIGINT to its group, as a terminal does, and return the seconds until it ended."""
+        began = time.monotonic()
+        os.killpg(self.popen.pid, signal.SIGINT)
+        self.popen.wait(timeout_s)
+        return time.monotonic() - began
+
+    def kill(self) -> None:
+        """End it and all it started."""
+        if self.popen.poll() is None:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+            self.popen.wait()
