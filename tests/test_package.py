@@ -1,5 +1,6 @@
 """The package as pip and colcon install it, and the files that derive from the settings."""
 
+import ast
 import email
 import importlib
 import importlib.metadata
@@ -19,6 +20,7 @@ import yaml
 
 import vo_stream
 from vo_stream.config import Config
+from vo_stream.doctor import LIBRARIES
 from vo_stream.replay.settings_file import ROS_KEY, read_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,10 +44,17 @@ PACKAGED = [
 SHARED = [
     "share/ament_index/resource_index/packages/vo_stream",
     "share/vo_stream/package.xml",
-    "share/vo_stream/config/vo_stream.yaml",
-    "share/vo_stream/launch/offline.launch.py",
+    *(f"share/vo_stream/{path.relative_to(ROOT)}" for path in sorted(ROOT.glob("config/*.*"))),
+    *(f"share/vo_stream/{path.relative_to(ROOT)}" for path in sorted(ROOT.glob("launch/*.py"))),
 ]
 """What ROS looks for below an installation's prefix."""
+
+COMMANDS = {
+    "vo-stream": "vo_stream.cli:main",
+    "vo_adjuster": "vo_stream.link.worker:main",
+    "vo_stream_node": "vo_stream.ros.main:main",
+}
+"""What can be called, and the function that it calls."""
 
 ROSDEP_KEYS = {
     "opencv-python-headless": "python3-opencv",
@@ -55,9 +64,24 @@ ROSDEP_KEYS = {
 }
 """What rosdep calls a requirement, where that is not python3-NAME."""
 
+BEYOND_PYPI = {"launch", "launch_ros", "ros2launch", "tf2_msgs"}
+"""Packages of ROS that PyPI does not have."""
+
+BEYOND_IMPORTS = {"ros2launch"}
+"""Packages of ROS that are needed and never imported: the command ros2 launch."""
+
 
 def package_xml() -> ET.Element:
     return ET.parse(ROOT / "package.xml").getroot()
+
+
+def exec_depends() -> set[str]:
+    return {str(node.text) for node in package_xml().iter("exec_depend")}
+
+
+def ros_packages() -> set[str]:
+    """The packages of ROS among what package.xml needs."""
+    return {key for key in exec_depends() if not key.startswith("python3-")}
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
@@ -118,13 +142,23 @@ def test_the_wheel_holds_the_package_and_no_more(tree: Path, tmp_path: Path) -> 
     modules = {str(p.relative_to(ROOT)) for p in ROOT.glob("vo_stream/**/*.py")}
     assert {name for name in names if name.endswith(".py") and "/data/" not in name} == modules
     assert "vo_stream/py.typed" in names
-    assert {"vo-stream = vo_stream.cli:main", "vo_adjuster = vo_stream.link.worker:main"} <= set(
+    assert {f"{name} = {function}" for name, function in COMMANDS.items()} <= set(
         entry_points.splitlines()
     )
     assert metadata["Version"] == vo_stream.__version__
     assert metadata["License-Expression"] or metadata["License"] == "Apache-2.0"
     assert any(name.endswith("/LICENSE") for name in names)
-    assert _rosdep_keys(metadata) == {node.text for node in package_xml().iter("exec_depend")}
+    assert _rosdep_keys(metadata) == {key for key in exec_depends() if key.startswith("python3-")}
+    ros_extra = {line for line in metadata.get_all("Requires-Dist", []) if "'ros'" in line}
+    wheels = {re.split(r"[^\w-]", line)[0].removeprefix("ros-jazzy-") for line in ros_extra}
+    assert ros_packages() - BEYOND_PYPI <= {name.replace("-", "_") for name in wheels}
+
+
+def test_package_xml_names_the_packages_of_ros_that_are_imported() -> None:
+    files = [*ROOT.glob("vo_stream/**/*.py"), *ROOT.glob("launch/*.py")]
+    imported = {name for path in files for name in _imports(path.read_text(encoding="utf-8"))}
+    others = {*sys.stdlib_module_names, *LIBRARIES, "vo_stream"}
+    assert imported - others == ros_packages() - BEYOND_IMPORTS
 
 
 @pytest.fixture
@@ -140,6 +174,7 @@ def test_colcon_installs_what_ros_looks_for(
     installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert [name for name in SHARED if not (installed / name).is_file()] == []
+    assert {path.name for path in (installed / "lib" / "vo_stream").iterdir()} == set(COMMANDS)
     (module,) = installed.glob("**/vo_stream/cli.py")
     commands, site = installed / "lib" / "vo_stream", str(module.parent.parent)
     done = run(commands / "vo-stream", "--version", PYTHONPATH=site, cwd=installed)
@@ -157,8 +192,38 @@ def test_colcon_installs_what_ros_looks_for(
         assert arguments == {"source", "out", "params_file"}
 
 
-def test_the_launch_file_compiles() -> None:
-    compile(LAUNCH_FILE.read_text(encoding="utf-8"), str(LAUNCH_FILE), "exec")
+TWO_TESTS = """
+import vo_stream
+
+def test_that_holds():
+    assert vo_stream.__version__
+
+def test_that_fails():
+    assert not vo_stream.__version__
+"""
+
+
+def test_colcon_runs_pytest_and_knows_what_failed(tree: Path, installed: Path) -> None:
+    (tree / "tests").mkdir()
+    (tree / "tests" / "test_two.py").write_text(TWO_TESTS, encoding="utf-8")
+    colcon = [sys.executable, "-m", "colcon"]
+    workspace = installed.parent
+    run(*colcon, "test", "--merge-install", "--packages-select", "vo_stream", cwd=workspace)
+    results = subprocess.run(
+        [*colcon, "test-result", "--verbose"],
+        cwd=workspace,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert results.returncode == 1
+    assert "2 tests, 0 errors, 1 failure, 0 skipped" in results.stdout
+    assert "test_that_fails" in results.stdout
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("launch/*.py")), ids=lambda path: path.name)
+def test_the_launch_file_compiles(path: Path) -> None:
+    compile(path.read_text(encoding="utf-8"), str(path), "exec")
 
 
 def _has_ros_launch() -> bool:
@@ -166,6 +231,17 @@ def _has_ros_launch() -> bool:
     if find_spec("ament_index_python") is None or find_spec("launch") is None:
         return False
     return hasattr(importlib.import_module("launch"), "LaunchDescription")
+
+
+def _imports(source: str) -> set[str]:
+    """Return the packages that a module imports, in functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return {name.split(".")[0] for name in names}
 
 
 def _version(distribution: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -184,6 +185,76 @@ def _open_link(config: Config, in_background: bool, say: Callable[[str], None]) 
     from vo_stream.link.channel import InlineLink
 
     return InlineLink(Adjuster(config))
+
+
+def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter("must be a finite number.")
+    return value
+
+
+@main.command()
+@click.argument("bag", type=FilePath)
+@click.option(
+    "--rate",
+    type=click.FloatRange(1e-6, 1e6),
+    callback=_finite,
+    default=1.0,
+    metavar="R",
+    help="Times the speed of the recording.",
+)
+@click.option("--loop", is_flag=True, help="Start over at the end; time goes back then.")
+@click.option("--clock", is_flag=True, help="Publish the time of the bag on /clock, at 100 Hz.")
+@click.option("--topic", "topics", multiple=True, help="Only this topic; may be repeated.")
+@click.option(
+    "--delay",
+    type=click.FloatRange(min=0.0),
+    callback=_finite,
+    default=0.0,
+    metavar="S",
+    help="Wait so many seconds before the first message.",
+)
+@click.option(
+    "--start",
+    type=click.FloatRange(min=0.0),
+    callback=_finite,
+    default=0.0,
+    metavar="S",
+    help="Leave out the first seconds of the bag, but for what latched topics say.",
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0.0, min_open=True),
+    callback=_finite,
+    metavar="S",
+    help="Play so many seconds of the bag.",
+)
+def play(
+    bag: Path,
+    rate: float,
+    loop: bool,
+    clock: bool,
+    topics: tuple[str, ...],
+    delay: float,
+    start: float,
+    duration: float | None,
+) -> None:
+    """Publish a bag on the ROS graph, for machines without rosbag2.
+
+    BAG is a ROS 2 bag or a ROS 1 bag. Messages and quality of service are those recorded.
+    """
+    from vo_stream.replay.progress import BagTime
+
+    try:
+        from vo_stream.ros.player import PlayOptions
+        from vo_stream.ros.player import play as play_bag
+    except ImportError as error:
+        reason = str(error).partition("\n")[0]
+        raise VoStreamError(f"play needs ROS 2: make ros ({reason})") from None
+    options = PlayOptions(rate, loop, clock, topics, delay, start, duration)
+    with BagTime(printable(bag.name)) as show:
+        played = play_bag(bag, options, show)
+    click.echo(played.text)
 
 
 @main.command()

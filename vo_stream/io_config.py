@@ -38,6 +38,11 @@ class ReplayConfig:
         "Topic of a bag with the true poses of the camera's optical frame (PoseStamped or "
         "Odometry); empty: none.",
     )
+    wheel_topic: str = setting(
+        "",
+        "Topic of a bag with the robot's speed by its wheels (Odometry or TwistStamped), for "
+        "scale.source wheel; empty: none.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

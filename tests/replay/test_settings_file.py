@@ -11,7 +11,8 @@ import yaml
 
 from vo_stream.config import Config, settings
 from vo_stream.errors import ConfigError
-from vo_stream.replay.settings_file import read_settings
+from vo_stream.replay.settings_file import NODE_NAME, read_settings
+from vo_stream.ros import interface
 
 HOSTILE_SECONDS = 10
 """An answer is due in less; the files below would take years if they were taken at their word."""
@@ -48,12 +49,72 @@ EXPECTED = Config().replaced(
 )
 
 
-@pytest.mark.parametrize("node", ["vo_stream", "/**", "/robot/vo_stream"])
+SECTIONS = ["vo_stream", "/vo_stream", "/**", "/*", "/robot/vo_stream", "/**/vo_stream", "/robot/*"]
+
+
+@pytest.mark.parametrize("node", SECTIONS)
 def test_a_bare_tree_and_a_ros_parameter_file_say_the_same(node: str, tmp_path: Path) -> None:
     assert read_settings(written(tmp_path, BARE)) == EXPECTED
     indented = BARE.replace("\n", "\n    ")
     ros = f"{node}:\n  ros__parameters:{indented}"
     assert read_settings(written(tmp_path, ros)) == EXPECTED
+
+
+def test_the_name_of_the_node_is_that_of_the_node() -> None:
+    assert NODE_NAME == interface.NODE_NAME
+
+
+SEVERAL = """
+/**:
+  ros__parameters:
+    use_sim_time: true
+    geometric: {corners: 100, seed: 1}
+camera_driver:
+  ros__parameters: {frame_rate: 30, geometric: {levels: 2}}
+{vo_stream}:
+  ros__parameters:
+    geometric: {corners: 200}
+    track.max_gap_s: 0.5
+    qos_overrides: {/image: {subscription: {reliability: reliable}}}
+    qos_overrides./image.subscription.depth: 2
+    start_type_description_service: false
+/robot:
+  ekf: {ros__parameters: {frequency: 50.0}}
+"""
+OF_SEVERAL = {"geometric.corners": 200, "geometric.seed": 1, "track.max_gap_s": 0.5}
+
+
+@pytest.mark.parametrize("node", ["vo_stream", "/robot1/vo_stream", "/**/vo_stream"])
+def test_of_a_file_for_several_nodes_the_settings_of_ours_are_taken(
+    node: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, SEVERAL.replace("{vo_stream}", node))
+    assert read_settings(path) == Config().replaced(OF_SEVERAL)
+
+
+def test_a_namespace_may_stand_above_the_node(tmp_path: Path) -> None:
+    text = "/robot:\n  vo_stream:\n    ros__parameters: {geometric: {corners: 200}}\n"
+    assert read_settings(written(tmp_path, text)).geometric.corners == 200
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("/**", "vo_stream"), ("vo_stream", "/**"), ("/vo_stream", "vo_stream")]
+)
+def test_the_later_section_wins(first: str, second: str, tmp_path: Path) -> None:
+    text = (
+        f"{first}: {{ros__parameters: {{geometric: {{corners: 100, seed: 1}}}}}}\n"
+        f"{second}: {{ros__parameters: {{geometric.corners: 200}}}}\n"
+    )
+    config = read_settings(written(tmp_path, text))
+    assert (config.geometric.corners, config.geometric.seed) == (200, 1)
+
+
+def test_the_settings_of_two_robots_are_refused(tmp_path: Path) -> None:
+    text = "".join(
+        f"{name}: {{ros__parameters: {{}}}}\n" for name in ("/**", "/a/vo_stream", "b/vo_stream")
+    )
+    message = refused(written(tmp_path, text))
+    assert message.endswith("has settings for '/a/vo_stream' and '/b/vo_stream'; leave one of them")
 
 
 def test_every_default_survives_a_file(tmp_path: Path) -> None:
@@ -86,7 +147,24 @@ def test_a_file_that_sets_nothing_changes_nothing(text: str, tmp_path: Path) -> 
         ("net: geometric", "unknown setting 'net'; known: net.backend"),
         ("net: {1: x}", "unknown setting 'net.1'"),
         ("geometrc: {corners: 200}", "unknown setting 'geometrc.corners'; known: geometric.corn"),
-        ("vo: {ros__parameters: {net: {backend: x}}}", "net.backend: 'x' is not one of auto, geo"),
+        ("/**: {ros__parameters: {net: {backend: x}}}", "net.backend: 'x' is not one of auto, geo"),
+        (
+            "/**: {ros__parameters: {net: {backed: x}}}",
+            "unknown setting 'net.backed'; known: net.b",
+        ),
+        ("/**: {ros__parameters: }", "ros__parameters of '/**' must be a mapping of settings, not"),
+        ("/**: {ros__parameters: 3}", "ros__parameters of '/**' must be a mapping of settings"),
+        ("/**: {ros__parameters: {use_sim: true}}", "unknown setting 'use_sim'"),
+        (
+            "ekf: {ros__parameters: {}}",
+            "has no settings for a node called vo_stream, only for '/ekf'",
+        ),
+        (
+            "a\\nb: {ros__parameters: {}}\n/c: {d: {ros__parameters: {}}}",
+            "only for '/a\\\\nb', '/c/d'",
+        ),
+        ("net: {}\n/**: {ros__parameters: {}}", "'net' stands outside of ros__parameters"),
+        ("ros__parameters: {net: {a: 1}}", "unknown setting 'ros__parameters.net.a'"),
         ("- net", "must be a mapping of settings, not list"),
         ("geometric", "must be a mapping of settings, not str"),
         ("1: 2", "must be a mapping of settings"),

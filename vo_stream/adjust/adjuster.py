@@ -17,6 +17,7 @@ from vo_stream.adjust.metric_scale import METRIC_LIVE_STD, MetricScale
 from vo_stream.adjust.road_view import compile_ground
 from vo_stream.adjust.solver import Solution, State, compile_solver, solve
 from vo_stream.adjust.tracks import Mask, Tracks, plane_of
+from vo_stream.adjust.wheel_scale import wheel_scale
 from vo_stream.adjust.window import (
     Landmarks,
     Sightings,
@@ -123,7 +124,7 @@ class Adjuster:
             self._tracks.follow(image, camera, SE3.identity(), nowhere, nothing)
         self._previous = estimate
         if self._is_due(frame.stamp_ns):
-            self._add_keyframe(frame.stamp_ns, estimate)
+            self._add_keyframe(frame, estimate)
 
     def _usable(self, frame: Frame, estimate: Estimate) -> bool:
         """Make ready for a frame; say whether it can be used."""
@@ -157,7 +158,7 @@ class Adjuster:
         wait_s = (stamp_ns - last.stamp_ns) / NANOSECONDS
         return is_due(last.ids, len(now), parallax, wait_s)
 
-    def _add_keyframe(self, stamp_ns: int, estimate: Estimate) -> None:
+    def _add_keyframe(self, frame: Frame, estimate: Estimate) -> None:
         assert self._rectifier is not None
         self._tracks.polish()
         self._tracks.start_keyframe()
@@ -167,11 +168,11 @@ class Adjuster:
         noise = NOISE_PX**2 + self._tracks.noise_px**2
         last = self._keyframes[-1] if self._keyframes else None
         if last is None:  # a map begins, in the live odometry's unit
-            self._map_stamp_ns = stamp_ns
+            self._map_stamp_ns = frame.stamp_ns
             self._metric = MetricScale.assumed() if self._live_metres else MetricScale()
         self._keyframes.append(
             WindowKeyframe(
-                stamp_ns,
+                frame.stamp_ns,
                 carried_on(last, self._since.keyframe_from_here) if last else odom,
                 odom,
                 self._since.keyframe_from_here,
@@ -182,6 +183,7 @@ class Adjuster:
                 plane_of(self._tracks.pixels, camera),
                 noise / (camera.fx * camera.fy),
                 self._tracks.image if self._config.scale.source == "camera_height" else None,
+                frame.travelled_m,
             )
         )
         del self._keyframes[: -(self._config.adjust.window + HELD)]
@@ -266,6 +268,8 @@ class Adjuster:
                 logger.debug("no ground: %s", plane.reason)
                 return None
             return math.log(scale.camera_height_m / plane.height), plane.log_std
+        if scale.source == "wheel":
+            return wheel_scale(self._keyframes, self._landmarks.finite()[0], scale.wheel_std)
         if not self._live_metres:
             return None
         factor = scale.factor if scale.source == "fixed" else 1.0

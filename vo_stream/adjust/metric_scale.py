@@ -24,6 +24,9 @@ ENOUGH = 4
 LEAST_ANSWERED = 0.3
 """Part of the keyframes that must have shown the scale, or it was not what it seemed."""
 
+MEMORY = 100
+"""Keyframes over which that part is taken: what went well long ago says nothing of today."""
+
 PATIENCE = 5
 """After so many refusals on end the filter, not the measurements, must be wrong: it starts anew."""
 
@@ -33,13 +36,14 @@ class MetricScale:
     """How far the map's unit is from a metre: a Kalman filter of one number.
 
     `log_error`: logarithm of what the map's lengths must be multiplied by to be metres; `variance`
-    of it; `agreed`: measurements taken so far, of `asked` keyframes; `refused`: on end.
+    of it; `agreed`: measurements taken, of `asked` keyframes, both of the last ones at most;
+    `refused`: on end.
     """
 
     log_error: float = 0.0
     variance: float = math.inf
-    agreed: int = 0
-    asked: int = 0
+    agreed: float = 0
+    asked: float = 0
     refused: int = 0
 
     @staticmethod
@@ -62,20 +66,26 @@ class MetricScale:
         noise = (CORRELATION * log_std) ** 2
         variance = self.variance + DRIFT_STD**2
         surprise = log_error - self.log_error
-        asked = self.asked + 1
+        agreed, asked = self._one_more()
         if not self.agreed:
             return MetricScale(log_error, noise, 1, asked)
         if surprise * surprise > GATE**2 * (variance + noise):
             if self.refused + 1 >= PATIENCE:
                 return MetricScale(log_error, noise, 1, 1)
-            return replace(self, variance=variance, asked=asked, refused=self.refused + 1)
+            return MetricScale(self.log_error, variance, agreed, asked, self.refused + 1)
         gain = variance / (variance + noise)
         moved = self.log_error + gain * surprise
-        return MetricScale(moved, (1.0 - gain) * variance, self.agreed + 1, asked)
+        return MetricScale(moved, (1.0 - gain) * variance, agreed + 1, asked)
 
     def unmeasured(self) -> MetricScale:
         """Return the filter after a keyframe that showed nothing."""
-        return replace(self, variance=self.variance + DRIFT_STD**2, asked=self.asked + 1)
+        agreed, asked = self._one_more()
+        return replace(self, variance=self.variance + DRIFT_STD**2, agreed=agreed, asked=asked)
+
+    def _one_more(self) -> tuple[float, float]:
+        """Return `agreed` and `asked` when one more keyframe has been asked, not yet answered."""
+        fade = min(1.0, MEMORY / (self.asked + 1))
+        return fade * self.agreed, fade * (self.asked + 1)
 
     def corrected(self) -> MetricScale:
         """Return the filter after the map was multiplied by exp(log_error)."""

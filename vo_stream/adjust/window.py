@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -32,6 +33,7 @@ class WindowKeyframe:
     twist; `scale_variance`: by which the logarithm of its unit may have changed on the way;
     `log_scale`: of what makes its lengths the map's. `ids` (n,): the tracks it saw, at `plane`
     (n, 2) on the plane z = 1, with `variances` (n,). `image`: kept where the ground is looked for.
+    `travelled_m`: as in `Frame`.
     """
 
     stamp_ns: int
@@ -45,6 +47,7 @@ class WindowKeyframe:
     plane: Array
     variances: Array
     image: Image | None = None
+    travelled_m: float = math.nan
 
     def without(self, ids: Ids) -> WindowKeyframe:
         """Return it as if it had not seen these tracks."""

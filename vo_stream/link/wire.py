@@ -158,6 +158,7 @@ def encode_frame(
         "pose": estimate.odom_from_camera.wxyz_xyz,
         "covariance": estimate.covariance,
         "scale": np.array([estimate.scale]),
+        "travelled": np.array([_travelled(frame.travelled_m)]),
     }
     if motion:
         fields["observed"] = motion.observed
@@ -169,7 +170,8 @@ def encode_frame(
 
 def _frame(packet: Packet) -> FrameMessage:
     image = packet.array("image", "|u1", None, None)
-    frame = Frame(packet.integer("stamp"), image, _camera(packet, image))
+    travelled_m = _travelled(float(packet.array("travelled", "<f8", 1)[0]))
+    frame = Frame(packet.integer("stamp"), image, _camera(packet, image), travelled_m)
     motion = None
     if packet.has_array("motion"):
         motion = Motion(
@@ -205,6 +207,12 @@ def _camera(packet: Packet, image: npt.NDArray[np.uint8]) -> CameraModel:
         return CameraModel(width, height, fx, fy, cx, cy, model, tuple(distortion))
     except ConfigError as error:
         raise WireError(f"{error!s:.200}") from None
+
+
+def _travelled(metres: float) -> float:
+    if abs(metres) > MAX_LENGTH:  # nan is not, and means unknown
+        raise WireError(f"a distance of {metres} m")
+    return metres
 
 
 def _status(packet: Packet) -> Status:

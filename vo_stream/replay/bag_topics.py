@@ -16,6 +16,7 @@ COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 POSE_STAMPED = "geometry_msgs/msg/PoseStamped"
 ODOMETRY = "nav_msgs/msg/Odometry"
+TWIST_STAMPED = "geometry_msgs/msg/TwistStamped"
 
 _LISTED_TOPICS = 20
 
@@ -57,13 +58,21 @@ def chosen_camera_info(
 
 def chosen_groundtruth(path: Path, topics: dict[str, TopicInfo], wanted: str) -> str:
     """Return the wanted topic of poses; raises SourceError."""
-    poses = {n: info for n, info in topics.items() if info.msgtype in (POSE_STAMPED, ODOMETRY)}
+    return _chosen(path, topics, wanted, (POSE_STAMPED, ODOMETRY))
+
+
+def chosen_wheel(path: Path, topics: dict[str, TopicInfo], wanted: str) -> str:
+    """Return the wanted topic of the robot's speed; raises SourceError."""
+    return _chosen(path, topics, wanted, (ODOMETRY, TWIST_STAMPED))
+
+
+def _chosen(path: Path, topics: dict[str, TopicInfo], wanted: str, types: tuple[str, str]) -> str:
+    fitting = {name: info for name, info in topics.items() if info.msgtype in types}
     for name in (wanted, f"/{wanted}"):
-        if name in poses:
+        if name in fitting:
             return name
-    raise SourceError(
-        f"{path}: has no PoseStamped or Odometry on {_printable(wanted)}; it has {_listed(poses)}"
-    )
+    kinds = " or ".join(kind.rpartition("/")[2] for kind in types)
+    raise SourceError(f"{path}: has no {kinds} on {_printable(wanted)}; it has {_listed(fitting)}")
 
 
 def _listed(topics: dict[str, TopicInfo]) -> str:

@@ -17,14 +17,18 @@ from vo_stream.errors import ConfigError, SourceError
 from vo_stream.messages import camera_of, grey_of, is_rectified, stamp_ns_of
 from vo_stream.replay.bag_topics import (
     CAMERA_INFO,
+    ODOMETRY,
+    TWIST_STAMPED,
     chosen_camera_info,
     chosen_groundtruth,
     chosen_topic,
+    chosen_wheel,
 )
 from vo_stream.replay.calibration import read_calibration
 from vo_stream.replay.trajectory import Trajectory
 from vo_stream.se3 import SE3
 from vo_stream.values import Frame
+from vo_stream.wheel import TravelledDistance, camera_speed_of
 
 if TYPE_CHECKING:
     from rosbags import rosbag1, rosbag2
@@ -61,7 +65,8 @@ class BagSource:
 
     The stamp is that of the message's header; where the first image has none, it is the time of
     recording for all. The camera is that of the latest CameraInfo, or the first for the images
-    before it. Raises SourceError.
+    before it. With a wheel topic each frame says how far the robot had come, as its messages so far
+    tell; the camera is taken to be at the robot's base. Raises SourceError.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class BagSource:
         rectified: bool = False,
         calib: Path | None = None,
         groundtruth_topic: str = "",
+        wheel_topic: str = "",
     ) -> None:
         self.name = path.resolve().name if path.is_dir() else path.resolve().stem
         self.kind = kind
@@ -96,6 +102,9 @@ class BagSource:
             if groundtruth_topic:
                 name = chosen_groundtruth(path, topics, groundtruth_topic)
                 self.groundtruth = self._poses(name, topics[name])
+            if wheel_topic:
+                name = chosen_wheel(path, topics, wheel_topic)
+                self._connections += topics[name].connections
         except SourceError:
             self.close()
             raise
@@ -103,13 +112,17 @@ class BagSource:
     def frames(self) -> Iterator[Frame]:
         """Yield the frames in the order of recording; bad images are skipped and counted."""
         self.skipped.clear()
-        camera = self._camera
+        camera, distance = self._camera, TravelledDistance()
         use_header: bool | None = None
         for message_type, recorded_ns, message in self._messages(self._connections):
             if message_type == CAMERA_INFO:
                 camera = self._updated(camera, message)
                 continue
             stamp_ns = stamp_ns_of(message)
+            if message_type in (ODOMETRY, TWIST_STAMPED):
+                if not distance.add(stamp_ns or recorded_ns, camera_speed_of(message, None)):
+                    self._skip("bad wheel speed", f"wheel speed at {stamp_ns} ns not used")
+                continue
             if use_header is None:
                 use_header = stamp_ns != 0
                 if not use_header:
@@ -120,7 +133,8 @@ class BagSource:
             except ImageError as error:
                 self._skip(error.reason, f"{self._topic} at {stamp_ns} ns: {error}")
                 continue
-            yield Frame(stamp_ns if use_header else recorded_ns, image, camera)
+            stamp_ns = stamp_ns if use_header else recorded_ns
+            yield Frame(stamp_ns, image, camera, distance.at(stamp_ns))
 
     def close(self) -> None:
         """Close the bag."""

@@ -26,7 +26,7 @@ from vo_stream.replay.result import (
     sessions,
     trajectories,
 )
-from vo_stream.replay.trajectory import Trajectory, format_tum
+from vo_stream.replay.trajectory import tum_text
 from vo_stream.values import Status
 
 PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "max": 100.0}
@@ -70,18 +70,11 @@ def _write_trajectories(folder: Path, run: RunResult) -> None:
         ending = ".tum" if session == judged else f".session{session}.tum"
         metric = mostly_metric([run.estimates[i] for i in indices])
         about = f"odom_from_camera; metric: {metric}{since if session == judged else ''}"
-        write_atomically(folder / f"live{ending}", _tum(live[session], about))
+        write_atomically(folder / f"live{ending}", tum_text(live[session], about))
         if session in run.refined:
             refined = run.refined[session]
             about = f"map_from_camera; metric: {refined.metric}"
-            write_atomically(folder / f"refined{ending}", _tum(refined.trajectory, about))
-
-
-def _tum(trajectory: Trajectory, about: str) -> str:
-    """Return a trajectory as a TUM file; `about` is for its first line."""
-    stamps = trajectory.stamps_ns.tolist()
-    lines = map(format_tum, stamps, trajectory.world_from_camera)
-    return f"# timestamp tx ty tz qx qy qz qw, {about}\n" + "".join(lines)
+            write_atomically(folder / f"refined{ending}", tum_text(refined.trajectory, about))
 
 
 def summary(run: RunResult) -> dict[str, object]:

@@ -35,3 +35,29 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._log.__exit__(None, None, None)
         self._bar.close()
+
+
+class BagTime:
+    """A line on standard error while a bag is played; call it with the seconds it has come to.
+
+    Shows nothing where there is no terminal.
+    """
+
+    def __init__(self, title: str) -> None:
+        layout = "{desc}: bag time {n:.1f} s"
+        self._line = tqdm(
+            desc=title, bar_format=layout, disable=None, leave=False, mininterval=0.2, miniters=0
+        )
+        self._log = logging_redirect_tqdm([logging.getLogger()])
+
+    def __call__(self, bag_s: float) -> None:
+        """Show how far the bag has come; it may go back."""
+        self._line.update(bag_s - self._line.n)
+
+    def __enter__(self) -> BagTime:
+        self._log.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._log.__exit__(None, None, None)
+        self._line.close()

@@ -75,14 +75,15 @@ def open_source(
     rectified: bool = False,
     calib: Path | None = None,
     groundtruth_topic: str = "",
+    wheel_topic: str = "",
 ) -> Source:
     """Open a recording, recognised by what it holds.
 
     `topic`, `camera_info_topic`: of a bag; empty for the only image topic and the CameraInfo
     beside it. `rectified`: the images of the bag, or those that `calib` describes, went through
     rectification already. `calib`: a calibration file that takes the place of the recording's
-    own. `groundtruth_topic`: of a bag, true poses of the optical frame. Raises SourceError: one
-    line that says which file, and what to do.
+    own. `groundtruth_topic`: of a bag, true poses of the optical frame. `wheel_topic`: of a bag,
+    the robot's speed. Raises SourceError: one line that says which file, and what to do.
     """
     silence_decoders()
     try:
@@ -93,8 +94,9 @@ def open_source(
         raise SourceError(f"{path}: there is no such file or folder")
     kind = _folder_kind(path) if path.is_dir() else _file_kind(path)
     if kind in ("rosbag1", "rosbag2"):
-        return BagSource(path, kind, topic, camera_info_topic, rectified, calib, groundtruth_topic)
-    if topic or camera_info_topic or groundtruth_topic:
+        topics = topic, camera_info_topic, rectified, calib, groundtruth_topic, wheel_topic
+        return BagSource(path, kind, *topics)
+    if topic or camera_info_topic or groundtruth_topic or wheel_topic:
         logger.warning("%s: is no bag, so the topics that were named have no effect", path)
     if rectified and not calib:
         logger.warning("%s: rectified has no effect without --calib here", path)

@@ -89,6 +89,12 @@ def format_tum(stamp_ns: int, pose: SE3) -> str:
     return f"{seconds} {numbers}\n"
 
 
+def tum_text(trajectory: Trajectory, about: str) -> str:
+    """Return a trajectory as a TUM file; `about` is for its first line."""
+    lines = map(format_tum, trajectory.stamps_ns.tolist(), trajectory.world_from_camera)
+    return f"# timestamp tx ty tz qx qy qz qw, {about}\n" + "".join(lines)
+
+
 def read_tum(path: Path) -> Trajectory:
     """Read `timestamp tx ty tz qx qy qz qw` lines; raises SourceError naming file and line."""
     stamps: list[int] = []

@@ -93,6 +93,10 @@ class Odometer:
         """Forget the stream; the next frame starts a new session at the origin."""
         self._state = None
 
+    def reconfigure(self, config: TrackConfig) -> None:
+        """Judge by other settings from the next frame on."""
+        self._config, self._stamps = config, StampCheck(config.max_backwards_s)
+
     def refine(self, refinement: Refinement) -> bool:
         """Let future motions have the adjuster's scale; return whether it was taken.
 

@@ -1,0 +1,196 @@
+"""What the node takes in: images with all that is needed to use them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from geometry_msgs.msg import TwistStamped
+from nav_msgs.msg import Odometry
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from vo_stream.camera import CameraModel
+from vo_stream.config import Config
+from vo_stream.errors import ConfigError
+from vo_stream.messages import camera_of, is_rectified
+from vo_stream.replay.calibration import read_calibration
+from vo_stream.ros import interface
+from vo_stream.ros.inbox import Inbox
+from vo_stream.ros.mount import Mount
+from vo_stream.ros.qos import profile
+from vo_stream.ros.stream import Arrival
+from vo_stream.ros.subscription import Subscription
+from vo_stream.ros.wheel import WheelDistance
+
+logger = logging.getLogger(__name__)
+
+LOSSLESS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
+"""DDS keeps what the inbox has no room for, up to its own limits; then publishers wait."""
+
+
+CALIBRATION, TRANSFORM = "no calibration", "no transform"
+"""What an image may have to wait for; those that come until then are left out."""
+
+
+class _Gate(MutuallyExclusiveCallbackGroup):  # type: ignore[misc]
+    """Has the executor leave images with DDS while the inbox is full."""
+
+    def __init__(self, inbox: Inbox[Arrival]) -> None:
+        super().__init__()
+        self._inbox = inbox
+
+    def can_execute(self, entity: object) -> bool:
+        return not self._inbox.is_full and bool(super().can_execute(entity))
+
+
+class Inputs:
+    """Subscribes when it is made, until `close`. All of it runs in the executor's thread.
+
+    `images`: how many came; `unused`: how many of them could not go to the inbox, by reason;
+    `busiest_ms`: longest time that one of them took here. Raises ConfigError where the camera's
+    calibration file cannot be used.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        config: Config,
+        inbox: Inbox[Arrival],
+        mount: Mount,
+        wheel: WheelDistance,
+        overridden: dict[str, QoSProfile | None],
+    ) -> None:
+        self.images = 0
+        self.unused: Counter[str] = Counter()
+        self.paused = False
+        self.busiest_ms = 0.0
+        self._inbox = inbox
+        self._mount = mount
+        self._wheel = wheel
+        self._waiting_for = ""
+        self._waiting_since_s = 0.0
+        self._camera: CameraModel | None = None
+        self._calibration: Any = None
+        self._bad_calibration = ""
+        self._last_image_s = time.monotonic()
+        image_topic = node.resolve_topic_name(interface.IMAGE.name)
+        message: type = Image
+        if config.input.transport == "compressed":
+            image_topic, message = f"{image_topic}/compressed", CompressedImage
+        self._rectified = config.camera.rectified or is_rectified(image_topic)
+        if config.camera.calibration_file:
+            path = Path(config.camera.calibration_file)
+            self._camera = read_calibration(path, rectified=self._rectified)
+        self._image = Subscription(
+            node,
+            message,
+            image_topic,
+            self._on_image,
+            profile(interface.IMAGE.qos) if config.input.drop_stale else LOSSLESS,
+            overridden,
+            group=_Gate(inbox),
+        )
+        self._subscriptions = [self._image]
+        self._why_waiting = {TRANSFORM: mount.why_not, CALIBRATION: self._why_no_calibration}
+        sensor = profile(interface.CAMERA_INFO.qos)
+        if self._camera is None:
+            info_topic = node.resolve_topic_name(interface.CAMERA_INFO.name)
+            self._info = Subscription(
+                node, CameraInfo, info_topic, self._on_info, sensor, overridden, latched=True
+            )
+            self._subscriptions.append(self._info)
+        if config.scale.source == "wheel":
+            for topic, kind in (
+                (interface.WHEEL_ODOMETRY, Odometry),
+                (interface.WHEEL_TWIST, TwistStamped),
+            ):
+                name = node.resolve_topic_name(topic.name)
+                self._subscriptions.append(
+                    Subscription(node, kind, name, wheel.add, sensor, overridden)
+                )
+
+    @property
+    def topic(self) -> str:
+        """The image topic."""
+        return self._image.topic
+
+    @property
+    def lost(self) -> int:
+        """How many messages DDS says were lost on the way."""
+        return sum(subscription.lost for subscription in self._subscriptions)
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last image, or since there was none."""
+        return time.monotonic() - self._last_image_s
+
+    def close(self) -> None:
+        """Unsubscribe from everything."""
+        for subscription in self._subscriptions:
+            subscription.close()
+
+    def look_after(self) -> None:
+        """Subscribe anew where publishers that came since ask for it."""
+        if not self.images:
+            self._image.adapt()
+        if self._camera is None and not self._bad_calibration:
+            self._info.adapt()
+
+    def missing(self, wait_s: float) -> str:
+        """Return, in one line, what is missing for longer than `wait_s`; empty where nothing is."""
+        if self.silent_s > wait_s:
+            if self.images:
+                return f"{self.topic}: no image for {self.silent_s:.0f} s"
+            return self._image.why_silent()
+        if self._waiting_for and time.monotonic() - self._waiting_since_s > wait_s:
+            return self._why_waiting[self._waiting_for]()
+        return self._bad_calibration
+
+    def _on_image(self, message: Any) -> None:
+        arrived_s = time.perf_counter()
+        self.images += 1
+        self._last_image_s = time.monotonic()
+        waiting_for = self._pass_on(message, arrived_s)
+        if waiting_for != self._waiting_for:
+            self._waiting_for, self._waiting_since_s = waiting_for, self._last_image_s
+        self.busiest_ms = max(self.busiest_ms, 1e3 * (time.perf_counter() - arrived_s))
+
+    def _pass_on(self, message: Any, arrived_s: float) -> str:
+        """Put an image into the inbox; return what is missing for that."""
+        if self.paused:
+            self.unused["paused"] += 1
+            return ""
+        if self._camera is None:
+            self.unused[CALIBRATION] += 1
+            return CALIBRATION
+        base_from_camera = self._mount.base_from_camera(message.header.frame_id)
+        if base_from_camera is None:
+            self.unused[TRANSFORM] += 1
+            return TRANSFORM
+        self._wheel.base_from_camera = base_from_camera
+        self._inbox.put(Arrival(message, self._camera, base_from_camera, arrived_s))
+        return ""
+
+    def _why_no_calibration(self) -> str:
+        return self._bad_calibration or f"no calibration: {self._info.why_silent()}"
+
+    def _on_info(self, message: Any) -> None:
+        message.header.stamp.sec = message.header.stamp.nanosec = 0
+        if message == self._calibration:
+            return
+        self._calibration = message
+        try:
+            camera = camera_of(message, self._rectified)
+        except ConfigError as error:
+            self._bad_calibration = f"{self._info.topic}: {error}"
+            logger.warning("%s", self._bad_calibration)
+            return
+        self._bad_calibration = ""
+        if camera != self._camera:
+            logger.info("%s: %s", self._info.topic, camera)
+            self._camera = camera

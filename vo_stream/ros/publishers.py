@@ -1,0 +1,146 @@
+"""What the node publishes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nav_msgs.msg import Odometry, Path
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import PointCloud2
+
+from vo_stream.config import Config
+from vo_stream.io_config import PublishConfig
+from vo_stream.ros import interface
+from vo_stream.ros.frames import FORWARD, base_state, moved_to_base
+from vo_stream.ros.outgoing import (
+    KeyframePath,
+    cloud_message,
+    odometry_message,
+    tf_message,
+    transform_message,
+)
+from vo_stream.ros.qos import profile
+from vo_stream.ros.tf_watch import ParentWatch
+from vo_stream.ros.trajectory_log import TrajectoryLog
+from vo_stream.se3 import SE3, Array
+from vo_stream.values import Estimate, Refinement
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """What ~/save_trajectory writes: a session's poses of the camera.
+
+    `stamps_ns`: (n,). `poses`: odom_from_camera, (n, 7) wxyz and xyz. `keyframes`: stamps and
+    map_from_camera. `metric`: whether the newest lengths are metres.
+    """
+
+    stamps_ns: npt.NDArray[np.int64]
+    poses: Array
+    keyframes: list[tuple[int, SE3]]
+    metric: bool
+
+
+class Publishers:
+    """Turns estimates and refinements into messages; an `Outputs` of the worker.
+
+    `shown`: what to publish, which may change at any time. `watch` is told of every transform.
+    """
+
+    def __init__(self, node: Any, config: Config, watch: ParentWatch) -> None:
+        self.shown: PublishConfig = config.publish
+        self._trajectory = TrajectoryLog(config.node.trajectory_length)
+        self._keyframes = KeyframePath(config.publish.path_length)
+        self._node = node
+        self._watch = watch
+        self._frames = config.frames
+        self._adjusted = config.adjust.enabled
+        track = config.track
+        self._unseen = np.repeat([track.lost_speed_m_s, track.lost_turn_rate_rad_s], 3)
+        self._session = 0
+        self._metric = False
+        self._mounted = ""
+        self._map_from_odom = SE3.identity()
+        self._odometry = self._publisher(Odometry, interface.ODOMETRY)
+        self._path = self._publisher(Path, interface.PATH)
+        self._landmarks = self._publisher(PointCloud2, interface.LANDMARKS)
+        self._made = [self._odometry, self._path, self._landmarks]
+        self._tf = self._static_tf = None
+        if find_spec("tf2_msgs") is None:
+            logger.warning("no transforms are published: tf2_msgs is missing (make ros)")
+            return
+        from tf2_msgs.msg import TFMessage
+
+        self._tf = self._publisher(TFMessage, interface.TF)
+        self._static_tf = self._publisher(TFMessage, interface.TF_STATIC)
+        self._made += [self._tf, self._static_tf]
+
+    def close(self) -> None:
+        """Stop offering the topics."""
+        for publisher in self._made:
+            self._node.destroy_publisher(publisher)
+
+    def kept(self) -> Kept:
+        """Return a copy of what was published of this session; for the worker's thread."""
+        stamps_ns, poses = self._trajectory.copy()
+        return Kept(stamps_ns, poses, self._keyframes.poses(), self._metric)
+
+    def publish_mount(self, camera_frame: str) -> None:
+        """Publish, once, that the camera looks forward; for those who draw it."""
+        if camera_frame == self._mounted:
+            return
+        self._mounted = camera_frame
+        now_ns = self._node.get_clock().now().nanoseconds
+        mount = transform_message(now_ns, self._frames.base, camera_frame, FORWARD)
+        self._publish_transforms(self._static_tf, [mount])
+
+    def publish_estimate(self, estimate: Estimate, base_from_camera: SE3, dt_s: float) -> None:
+        """Publish odometry and transforms; see `Outputs`."""
+        if estimate.session != self._session:
+            self._session, self._map_from_odom = estimate.session, SE3.identity()
+        state = base_state(estimate, base_from_camera, dt_s, self._unseen)
+        stamp_ns, frames = estimate.stamp_ns, self._frames
+        self._odometry.publish(odometry_message(stamp_ns, state, frames.odom, frames.base))
+        transforms = []
+        if self.shown.odom_tf:
+            at_base = state.odom_from_base
+            transforms.append(transform_message(stamp_ns, frames.odom, frames.base, at_base))
+        if self.shown.map_tf and self._adjusted:
+            at_odom = self._map_from_odom
+            transforms.append(transform_message(stamp_ns, frames.map, frames.odom, at_odom))
+        self._publish_transforms(self._tf, transforms)
+        self._trajectory.add(estimate)
+        self._metric = estimate.metric
+
+    def publish_refinement(self, refinement: Refinement, base_from_camera: SE3) -> None:
+        """Publish path and landmarks, and keep map -> odom for the next image."""
+        self._map_from_odom = moved_to_base(refinement.map_from_odom, base_from_camera)
+        self._keyframes.add(refinement)
+        if self.shown.path:
+            self._path.publish(self._keyframes.message(self._frames.map, base_from_camera))
+        if self.shown.landmarks:
+            points = base_from_camera.apply(refinement.landmarks).astype(np.float32)
+            self._landmarks.publish(
+                cloud_message(
+                    refinement.stamp_ns, self._frames.map, points, refinement.landmark_stds
+                )
+            )
+
+    def _publish_transforms(self, publisher: Any, transforms: list[Any]) -> None:
+        if publisher is not None and transforms:
+            self._watch.published(transforms)
+            publisher.publish(tf_message(transforms))
+
+    def _publisher(self, message: type, topic: interface.Topic) -> Any:
+        return self._node.create_publisher(
+            message,
+            topic.name,
+            profile(topic.qos),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )

@@ -1,0 +1,139 @@
+"""A subscription that takes what the publishers offer, and says why nothing comes."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+logger = logging.getLogger(__name__)
+
+
+class Subscription:
+    """Subscribes to a topic until it is closed; `lost` counts what DDS reports as lost.
+
+    `latched`: a value that may have been published once, before this was there. `overridden`: what
+    the user's qos_overrides said of each topic, which a node keeps: they are read once and then
+    hold. Otherwise the wanted QoS is lowered to what the publishers offer.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        message: type,
+        topic: str,
+        callback: Callable[[Any], None],
+        wanted: QoSProfile,
+        overridden: dict[str, QoSProfile | None],
+        group: CallbackGroup | None = None,
+        latched: bool = False,
+    ) -> None:
+        self.topic = topic
+        self.lost = 0
+        self._node = node
+        self._message = message
+        self._callback = callback
+        self._wanted = wanted
+        self._overridden = overridden
+        self._group = group
+        self._latched = latched
+        self._handle = self._created(self._adapted())
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._node.destroy_subscription(self._handle)
+
+    def adapt(self) -> None:
+        """Subscribe anew where the publishers that are there now ask for it."""
+        qos = self._adapted()
+        current = self._handle.qos_profile
+        if (qos.reliability, qos.durability) != (current.reliability, current.durability):
+            logger.info("%s: subscribed anew, %s", self.topic, _described(qos))
+            self.close()
+            self._handle = self._created(qos)
+
+    def why_silent(self) -> str:
+        """Return, in one line, why no message may have come."""
+        type_name = _type_name(self._message)
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        if not publishers:
+            return f"nobody publishes {self.topic} ({type_name})"
+        others = {p.topic_type for p in publishers} - {type_name}
+        if others:
+            return f"{self.topic} is of type {', '.join(sorted(others))}, not {type_name}"
+        ours = self._handle.qos_profile
+        for offered in (p.qos_profile for p in publishers):
+            if _lowered(ours, [offered]) != _kinds(ours):
+                return (
+                    f"{self.topic} is published {_described(offered)}, but asked for "
+                    f"{_described(ours)}: mend qos_overrides.{self.topic}"
+                )
+        return (
+            f"{self.topic} has {len(publishers)} publisher(s), but nothing comes through; large "
+            "best-effort images need config/fastdds_shm.xml"
+        )
+
+    def _created(self, qos: QoSProfile) -> Any:
+        first = self.topic not in self._overridden
+        before = copy.copy(qos)
+        handle = self._node.create_subscription(
+            self._message,
+            self.topic,
+            self._callback,
+            qos,
+            callback_group=self._group,
+            event_callbacks=SubscriptionEventCallbacks(
+                message_lost=self._on_lost, incompatible_qos=lambda _: None
+            ),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies() if first else None,
+        )
+        if first:  # rclpy has written the user's overrides into it
+            self._overridden[self.topic] = qos if qos != before else None
+        return handle
+
+    def _adapted(self) -> QoSProfile:
+        if overridden := self._overridden.get(self.topic):
+            return overridden
+        qos = copy.copy(self._wanted)
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        offered = [p.qos_profile for p in publishers]
+        if self._latched and offered:
+            qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+            qos.reliability = ReliabilityPolicy.RELIABLE
+        qos.reliability, qos.durability = _lowered(qos, offered)
+        return qos
+
+    def _on_lost(self, event: Any) -> None:
+        self.lost += event.total_count_change
+
+
+def _lowered(
+    wanted: QoSProfile, offered: list[QoSProfile]
+) -> tuple[ReliabilityPolicy, DurabilityPolicy]:
+    """Return the strongest reliability and durability up to `wanted` that all publishers meet."""
+    reliability, durability = wanted.reliability, wanted.durability
+    if any(o.reliability == ReliabilityPolicy.BEST_EFFORT for o in offered):
+        reliability = ReliabilityPolicy.BEST_EFFORT
+    if any(o.durability == DurabilityPolicy.VOLATILE for o in offered):
+        durability = DurabilityPolicy.VOLATILE
+    return reliability, durability
+
+
+def _kinds(qos: QoSProfile) -> tuple[Any, ...]:
+    return qos.reliability, qos.durability
+
+
+def _described(qos: QoSProfile) -> str:
+    words = qos.reliability.name, qos.durability.name
+    return " and ".join(word.lower().replace("_", " ") for word in words)
+
+
+def _type_name(message: Any) -> str:
+    package, _, _ = message.__module__.partition(".")
+    return f"{package}/msg/{message.__name__}"
