@@ -1,7 +1,7 @@
 """Play a bag to the node, and end with the bag.
 
 ros2 launch vo_stream replay.launch.py bag:=BAG [rate:=1.0] [loop:=false] [clock:=true] [delay:=3.0]
-    [finish:=2.0] [use_sim_time:=false] [ARGUMENT:=VALUE ...]
+    [finish:=2.0] [ARGUMENT:=VALUE ...]
 
 No image is dropped: a bag whose images are reliable waits for the node. The other arguments are
 those of vo_stream.launch.py; --show-args says what each of them does.

@@ -7,7 +7,6 @@ ros2 launch vo_stream vo_stream.launch.py [params_file:=FILE] [namespace:=NAME] 
 --show-args says what each of them does.
 """
 
-import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_prefix, get_package_share_directory

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 import textwrap
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 
-from vo_stream.doctor import examine
+from vo_stream.doctor import MIDDLEWARE, MIDDLEWARES, examine
 
 
 def test_this_machine_is_sound() -> None:
@@ -57,6 +58,43 @@ def test_it_says_where_no_folder_can_keep_the_solver() -> None:
 def test_it_says_that_the_compiler_is_switched_off() -> None:
     answer = doctor_after("", NUMBA_DISABLE_JIT="1")
     assert "unset NUMBA_DISABLE_JIT" in answer
+
+
+@pytest.mark.parametrize("package", ["rclpy", "tf2_msgs"])
+def test_a_package_of_ros_that_is_missing_is_named_with_its_remedy(package: str) -> None:
+    line = line_of(package, doctor_after(f"import sys; sys.modules[{package!r}] = None"))
+    assert line.startswith("--")
+    assert "make ros" in line
+
+
+def test_an_rclpy_for_another_python_is_told_from_one_that_runs(tmp_path: Path) -> None:
+    package = tmp_path / "rclpy"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    extension = package / "_rclpy_pybind11.cpython-27-x86_64-linux-gnu.so"
+    extension.touch()
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+    assert "not for Python 3" in line_of("rclpy", doctor_after(code))
+    extension.rename(package / f"_rclpy_pybind11{EXTENSION_SUFFIXES[0]}")
+    assert line_of("rclpy", doctor_after(code)).startswith("ok")
+
+
+def test_it_says_which_middleware_ros_would_use(tmp_path: Path) -> None:
+    index = tmp_path / MIDDLEWARES
+    index.mkdir(parents=True)
+    (index / "rmw_zenoh_cpp").touch()
+    sourced = {"AMENT_PREFIX_PATH": str(tmp_path)}
+    answer = doctor_after("", **sourced, RMW_IMPLEMENTATION="")
+    assert "rmw_zenoh_cpp" in line_of(MIDDLEWARE, answer)
+    answer = doctor_after("", **sourced, RMW_IMPLEMENTATION="rmw_zenoh_cpp")
+    assert line_of(MIDDLEWARE, answer).startswith("ok")
+    answer = doctor_after("", **sourced, RMW_IMPLEMENTATION="rmw_connextdds")
+    assert "asks for rmw_connextdds" in line_of(MIDDLEWARE, answer)
+
+
+def line_of(what: str, answer: str) -> str:
+    (line,) = (line for line in answer.splitlines() if line[4:].startswith(f"{what} "))
+    return line
 
 
 def doctor_after(code: str, **environment: str) -> str:

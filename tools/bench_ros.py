@@ -196,8 +196,11 @@ def all_runs(args: argparse.Namespace) -> Row:
 
 
 def machine() -> str:
-    """Return what the figures were measured on."""
-    return f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    """Return what the figures were measured on, and how busy that is."""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} before, "
+        f"Python {platform.python_version()}"
+    )
 
 
 def text(result: Row) -> str:

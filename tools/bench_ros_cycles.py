@@ -57,12 +57,15 @@ class Driver:
         self._executor.shutdown()
         rclpy.shutdown(context=self._context)
 
+    def meet(self) -> None:
+        """Wait until the node is there; raises RuntimeError where it does not come."""
+        self._spin_until(self._client.service_is_ready, "the node does not come")
+
     def change(self, transition: int) -> None:
         """Have the node change its state; raises RuntimeError where it does not."""
-        self._spin_until(self._client.service_is_ready, "the node does not answer")
         request = ChangeState.Request(transition=Transition(id=transition))
         future = self._client.call_async(request)
-        self._spin_until(future.done, "the node does not answer")
+        self._spin_until(future.done, f"no answer to transition {transition}")
         if not future.result().success:
             raise RuntimeError(f"the node refused transition {transition}")
 
@@ -97,6 +100,7 @@ def cycles(graph: Graph, footage: Path, count: int, adjust: bool) -> dict[str, A
     marks = {0: "start", 1: "first cycle", count // 2: "middle", count: "end"}
     held: dict[str, dict[str, Any]] = {}
     try:
+        driver.meet()
         began = time.monotonic()
         for done in range(count + 1):
             if done:
@@ -109,8 +113,11 @@ def cycles(graph: Graph, footage: Path, count: int, adjust: bool) -> dict[str, A
         driver.hear(ODOMETRIES)
         active = usage_of(node.pid)._asdict()
         end_s = node.end()
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}; its last words:\n{node.said()}") from None
     finally:
         driver.close()
+    camera.line()
     camera.result()
     return {
         "cycles": count,

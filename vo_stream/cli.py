@@ -49,7 +49,7 @@ def _fail(message: str) -> NoReturn:
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one flag for each setting of the tree, and --config for a file of them."""
-    for setting in reversed(list(settings(but=ONLY_FOR_THE_NODE))):
+    for setting in reversed(settings(but=ONLY_FOR_THE_NODE)):
         option = click.option(
             f"--{setting.key}",
             _parameter(setting),

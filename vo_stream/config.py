@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from typing import get_type_hints
 
 from vo_stream.errors import ConfigError
@@ -267,8 +268,10 @@ ONLY_FOR_THE_NODE = ("input", "frames", "publish", "node")
 """Sections. A parameter file may hold them all: the node and a replay can share it."""
 
 
-def settings(but: tuple[str, ...] = ()) -> Iterator[Setting]:
-    """Yield every setting in the tree's order, `but` those of some sections."""
+@cache
+def settings(but: tuple[str, ...] = ()) -> tuple[Setting, ...]:
+    """Return every setting in the tree's order, `but` those of some sections."""
+    found = []
     for section in dataclasses.fields(Config):
         if section.name in but:
             continue
@@ -276,17 +279,20 @@ def settings(but: tuple[str, ...] = ()) -> Iterator[Setting]:
         types = get_type_hints(section_type)
         for leaf in dataclasses.fields(section_type):
             about = leaf.metadata
-            yield Setting(
-                key=f"{section.name}.{leaf.name}",
-                type=types[leaf.name],
-                default=leaf.default,
-                help=about["help"],
-                unit=about["unit"],
-                minimum=about["low"],
-                maximum=about["high"],
-                choices=about["choices"],
-                taken=about["taken"],
+            found.append(
+                Setting(
+                    key=f"{section.name}.{leaf.name}",
+                    type=types[leaf.name],
+                    default=leaf.default,
+                    help=about["help"],
+                    unit=about["unit"],
+                    minimum=about["low"],
+                    maximum=about["high"],
+                    choices=about["choices"],
+                    taken=about["taken"],
+                )
             )
+    return tuple(found)
 
 
 def check_adjuster(config: Config) -> None:

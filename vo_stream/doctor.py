@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec
+from pathlib import Path
 
 import vo_stream
 
@@ -15,10 +18,11 @@ LIBRARIES = (
 )  # fmt: skip
 """Modules that must be there."""
 
-OPTIONAL = {
-    "rclpy": "comes with a ROS 2 installation",
-}
-"""Modules that switch something on, and how to get them."""
+ROS_REMEDY = "make ros, or source an installation of ROS 2"
+"""How to get what the node needs."""
+
+MIDDLEWARES = "share/ament_index/resource_index/rmw_typesupport"
+"""Where ROS lists its middlewares, below an installation's prefix."""
 
 _DISTRIBUTIONS = {
     "yaml": ("pyyaml",),
@@ -28,6 +32,7 @@ _DISTRIBUTIONS = {
 
 
 SOLVER = "adjuster's solver"
+MIDDLEWARE = "ROS middleware"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +61,48 @@ def examine() -> list[Finding]:
         package = _DISTRIBUTIONS.get(module, (module,))[0]
         remedy = f"missing: pip install {package}"
         findings.append(Finding(module, bool(version), version or remedy, required=True))
-    for module, remedy in OPTIONAL.items():
-        version = _version(module)
-        findings.append(Finding(module, bool(version), version or f"not installed: {remedy}"))
-    return [*findings, *_backends(), _solver(), *_ways_to_the_adjuster()]
+    return [*findings, *_ros(), *_backends(), _solver(), *_ways_to_the_adjuster()]
+
+
+def _ros() -> list[Finding]:
+    """Say what of ROS 2 the node finds; load nothing of it."""
+    rclpy, tf2_msgs = _version("rclpy"), _version("tf2_msgs")
+    remedy = f"not installed, and the node needs it: {ROS_REMEDY}"
+    if rclpy and not _runs_on_this_python("rclpy", "_rclpy_pybind11"):
+        rclpy, remedy = "", f"not for Python {platform.python_version()}: use the one ROS 2 is for"
+    return [
+        Finding("rclpy", bool(rclpy), rclpy or remedy),
+        Finding(
+            "tf2_msgs", bool(tf2_msgs), tf2_msgs or f"not installed, and /tf needs it: {ROS_REMEDY}"
+        ),
+        _middleware(),
+    ]
+
+
+def _runs_on_this_python(package: str, extension: str) -> bool:
+    """Return whether a package's extension module is compiled for this Python."""
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations if spec is not None else None
+    return any(
+        Path(folder, extension + suffix).is_file()
+        for folder in folders or ()
+        for suffix in EXTENSION_SUFFIXES
+    )
+
+
+def _middleware() -> Finding:
+    """Say which DDS or other middleware ROS would use: the chosen one, else one that is there."""
+    sourced = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    prefixes = [Path(prefix) for prefix in (*sourced, sys.prefix) if prefix]
+    listed = {path.name for prefix in prefixes for path in prefix.glob(f"{MIDDLEWARES}/*")}
+    found = sorted(listed - {"rmw_implementation"})  # which loads one of the others
+    chosen = os.environ.get("RMW_IMPLEMENTATION")
+    if chosen and chosen not in found:
+        remedy = f"RMW_IMPLEMENTATION asks for {chosen}; there is {', '.join(found) or 'none'}"
+        return Finding(MIDDLEWARE, False, remedy)
+    if not found:
+        return Finding(MIDDLEWARE, False, f"none found: {ROS_REMEDY}")
+    return Finding(MIDDLEWARE, True, chosen or ", ".join(found))
 
 
 def _backends() -> list[Finding]:

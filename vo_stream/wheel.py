@@ -23,8 +23,9 @@ MAX_BACKWARDS_S = 1.0
 
 MAX_ACCELERATION_M_S2 = 20.0
 SPEED_NOISE_M_S = 0.3
-"""A speed that changes by more than this, beside what the acceleration allows, is that of a wheel
-that slips or reports nonsense; no tyre holds 2 g."""
+SPEED_NOISE = 0.2
+"""A speed that changes by more than this acceleration, an offset and a part of the speed allow is
+that of a wheel that slips or reports nonsense: no tyre holds 2 g."""
 
 MAX_SPEED_M_S = 1000.0
 """A faster sample is none."""
@@ -95,7 +96,7 @@ class TravelledDistance:
             if -MAX_BACKWARDS_S <= passed_s <= 0.0:
                 self.dropped += 1
                 return False
-            if _is_one_stretch(passed_s, speed_m_s - last.speed_m_s):
+            if _is_one_stretch(passed_s, last.speed_m_s, speed_m_s):
                 travelled = last.travelled_m + 0.5 * passed_s * (last.speed_m_s + speed_m_s)
             else:
                 travelled = last.travelled_m - STRETCH_M
@@ -118,9 +119,10 @@ class TravelledDistance:
         return math.nan
 
 
-def _is_one_stretch(passed_s: float, faster_m_s: float) -> bool:
-    possible = MAX_ACCELERATION_M_S2 * passed_s + SPEED_NOISE_M_S
-    return 0.0 < passed_s <= MAX_GAP_S and abs(faster_m_s) <= possible
+def _is_one_stretch(passed_s: float, before_m_s: float, after_m_s: float) -> bool:
+    noise_m_s = SPEED_NOISE_M_S + SPEED_NOISE * max(before_m_s, after_m_s)
+    possible_m_s = MAX_ACCELERATION_M_S2 * passed_s + noise_m_s
+    return 0.0 < passed_s <= MAX_GAP_S and abs(after_m_s - before_m_s) <= possible_m_s
 
 
 def _between(before: _Sample, after: _Sample | None, stamp_ns: int) -> float:

@@ -152,7 +152,7 @@ def test_a_file_that_sets_nothing_changes_nothing(text: str, tmp_path: Path) -> 
             "/**: {ros__parameters: {net: {backed: x}}}",
             "unknown setting 'net.backed'; known: net.b",
         ),
-        ("/**: {ros__parameters: }", "ros__parameters of '/**' must be a mapping of settings, not"),
+        ("/**: {ros__parameters: }", "ros__parameters of '/**' must be a mapping of settings"),
         ("/**: {ros__parameters: 3}", "ros__parameters of '/**' must be a mapping of settings"),
         ("/**: {ros__parameters: {use_sim: true}}", "unknown setting 'use_sim'"),
         (

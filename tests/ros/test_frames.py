@@ -260,7 +260,7 @@ def test_a_state_cannot_be_written_to() -> None:
 
 
 numbers = st.floats(-1.0, 1.0)
-exponents = st.integers(-160, 150)
+exponents = st.integers(-160, 153)
 
 
 @st.composite

@@ -27,7 +27,7 @@ from sensor_msgs.msg import Image
 
 from vo_stream.config import NOT_FOR_THE_NODE, Config, settings
 from vo_stream.errors import ConfigError
-from vo_stream.ros.params import Parameters, declare, read
+from vo_stream.ros.params import WHEN, Parameters, declare, read
 from vo_stream.setting import AT_START
 
 CONFIG_FILES = sorted(Path(__file__).parents[2].glob("config/*.yaml"))
@@ -101,6 +101,7 @@ def test_parameters_describe_what_settings_say(robot: Robot) -> None:
         assert not descriptor.dynamic_typing
         assert descriptor.description.startswith(setting.help)
         assert (f"Unit: {setting.unit}." in descriptor.description) == bool(setting.unit)
+        assert descriptor.description.endswith(WHEN[setting.taken])
         assert descriptor.read_only == (setting.taken == AT_START)
         ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
         if setting.minimum is None:
@@ -273,7 +274,10 @@ def test_of_a_file_for_two_nodes_ours_is_taken(
 def test_the_command_line_sets_parameters_too(graph: Graph) -> None:
     arguments = ["-p", "track.max_gap_s:=2", "-p", "net.backend:=geometric"]
     expected = Config().replaced({"track.max_gap_s": 2.0, "net.backend": "geometric"})
-    assert given(graph, *arguments) == expected
+    with started(graph, *arguments) as node:
+        declare(node)
+        assert read(node) == expected
+        assert node.get_parameter("track.max_gap_s").type_ == Parameter.Type.DOUBLE
 
 
 @pytest.mark.parametrize("path", CONFIG_FILES, ids=[path.name for path in CONFIG_FILES])
@@ -303,8 +307,11 @@ def test_our_own_files_are_taken_without_a_word(
 def test_a_wrong_value_is_one_line_that_says_what_is_allowed(
     argument: str, expected: str, graph: Graph
 ) -> None:
-    with pytest.raises(ConfigError) as caught:
-        given(graph, "-p", argument, namespace="/robot")
+    with (
+        started(graph, "-p", argument, namespace="/robot") as node,
+        pytest.raises(ConfigError) as caught,
+    ):
+        declare(node)
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(f"/robot/vo_stream: {argument.partition(':=')[0]}: ")

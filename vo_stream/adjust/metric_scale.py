@@ -24,7 +24,7 @@ ENOUGH = 4
 LEAST_ANSWERED = 0.3
 """Part of the keyframes that must have shown the scale, or it was not what it seemed."""
 
-MEMORY = 100
+MEMORY = 50
 """Keyframes over which that part is taken: what went well long ago says nothing of today."""
 
 PATIENCE = 5

@@ -29,7 +29,7 @@ LEVER_STD_M = 0.2
 further."""
 
 LARGEST_STD = 0.2
-"""A way less sure than this says nothing."""
+"""A way less sure than this, apart from the wheels, says nothing."""
 
 FEWEST_COMPARED = 4
 MOST_SPREAD = 2.0
@@ -65,8 +65,9 @@ def wheel_scale(
         logs = np.log(np.maximum(metres / lengths, STANDING))
         middle = np.median(logs[metres >= 0.0]) if (metres >= 0.0).any() else math.nan
         position = POSITION_STD * depth + LEVER_STD_M * math.exp(-middle) * turns
-        stds = np.hypot(wheel_std, np.hypot(TIMING_STD_S / seconds, position / lengths))
+        stds = np.hypot(TIMING_STD_S / seconds, position / lengths)
     sure = (metres >= 0.0) & (stds <= LARGEST_STD)
+    stds = np.hypot(wheel_std, stds)
     if not (sure[-1] and metres[-1] > 0.0):
         return None
     if sure.sum() >= FEWEST_COMPARED:

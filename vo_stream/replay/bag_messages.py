@@ -44,7 +44,8 @@ class Offer:
     lease_ns: int = 0
 
 
-class BagTopic(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class BagTopic:
     """A topic of a bag. `type`: of ROS 2, package/msg/Name; empty where it has several.
 
     `count`: of its messages. `offers`: one for each publisher that is known.
@@ -165,8 +166,12 @@ class BagMessages:
         return bytes(raw)
 
     def _offers(self, connections: Collection[Connection]) -> Iterator[Offer]:
-        from rosbags.interfaces import ConnectionExtRosbag2, QosDurability, QosLiveliness
-        from rosbags.interfaces import QosReliability
+        from rosbags.interfaces import (
+            ConnectionExtRosbag2,
+            QosDurability,
+            QosLiveliness,
+            QosReliability,
+        )
 
         for connection in connections:
             if not isinstance(connection.ext, ConnectionExtRosbag2):

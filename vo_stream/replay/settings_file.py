@@ -85,8 +85,7 @@ def _nodes(tree: Mapping[str, object], namespace: str = "") -> Iterator[tuple[st
 
 def _settings_of(path: Path, node: str, values: object) -> Mapping[str, object]:
     if not isinstance(values, Mapping):
-        kind = type(values).__name__
-        raise ConfigError(f"{path}: {ROS_KEY} of {node!r} must be a mapping of settings, not {kind}")
+        raise ConfigError(f"{path}: {ROS_KEY} of {node!r} must be a mapping of settings")
     return {
         key: value for key, value in values.items() if str(key).partition(".")[0] not in ROS_OWN
     }

@@ -122,7 +122,7 @@ def _of_unknown_unit(covariance: Array, length: Array) -> Array:
     spread = UNKNOWN_UNIT_STD * length
     # Cut here, not by `bounded`, which goes axis by axis and would turn the direction of travel.
     spread *= min(1.0, MAX_STD[0] / max(float(np.linalg.norm(spread)), MIN_STD))
-    widened = covariance.copy()
+    widened: Array = covariance.copy()
     widened[:3, :3] *= 1.0 + UNKNOWN_UNIT_STD**2
     widened[:3, :3] += np.outer(spread, spread)
     return widened

@@ -188,7 +188,6 @@ class Inputs:
             camera = camera_of(message, self._rectified)
         except ConfigError as error:
             self._bad_calibration = f"{self._info.topic}: {error}"
-            logger.warning("%s", self._bad_calibration)
             return
         self._bad_calibration = ""
         if camera != self._camera:

@@ -46,7 +46,7 @@ CAMERA_INFO = Topic(
 TF_STATIC = Topic(
     "/tf_static",
     "tf2_msgs/msg/TFMessage",
-    "latched",
+    "tf_static",
     "",
     "Where the camera sits on the robot, if frames.mount is tf_static.",
 )

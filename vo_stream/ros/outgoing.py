@@ -107,12 +107,10 @@ class KeyframePath:
                 self._poses[stamp_ns] = keyframe.map_from_camera
                 self._messages.pop(stamp_ns, None)
         while len(self._poses) > self._length:
-            oldest = next(iter(self._poses))
-            del self._poses[oldest]
-            self._messages.pop(oldest, None)
+            del self._poses[next(iter(self._poses))]
 
     def poses(self) -> list[tuple[int, SE3]]:
-        """Return stamps and map_from_camera, oldest first."""
+        """Return stamps (ns) and map_from_camera, oldest first."""
         return list(self._poses.items())
 
     def message(self, map_frame: str, base_from_camera: SE3) -> Path:
@@ -124,17 +122,16 @@ class KeyframePath:
         if made_for is None or made_for[0] != map_frame or made_for[1] is not base_from_camera:
             self._made_for = (map_frame, base_from_camera)
             self._messages.clear()
-        poses = []
-        for stamp_ns, map_from_camera in self._poses.items():
-            message = self._messages.get(stamp_ns)
-            if message is None:
-                map_from_base = moved_to_base(map_from_camera, base_from_camera)
-                message = PoseStamped(
-                    header=_header(stamp_ns, map_frame), pose=_pose(map_from_base)
-                )
-                self._messages[stamp_ns] = message
-            poses.append(message)
-        return Path(header=_header(next(reversed(self._poses), 0), map_frame), poses=poses)
+        self._messages = {
+            stamp_ns: self._messages.get(stamp_ns)
+            or PoseStamped(
+                header=_header(stamp_ns, map_frame),
+                pose=_pose(moved_to_base(map_from_camera, base_from_camera)),
+            )
+            for stamp_ns, map_from_camera in self._poses.items()
+        }
+        newest = next(reversed(self._poses), 0)
+        return Path(header=_header(newest, map_frame), poses=list(self._messages.values()))
 
 
 def cloud_message(

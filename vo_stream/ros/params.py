@@ -52,6 +52,7 @@ class Parameters:
         self._node = node
         self._is_configured = is_configured
         self._changed = changed
+        self._config: Config | None = None
         declare(node)
         node.add_pre_set_parameters_callback(_converted)
         node.add_on_set_parameters_callback(self._check)
@@ -59,7 +60,8 @@ class Parameters:
 
     def config(self) -> Config:
         """Return the settings as they are now, as `read` does."""
-        return read(self._node)
+        self._config = self._config or read(self._node)
+        return self._config
 
     def _check(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
@@ -85,6 +87,7 @@ class Parameters:
         return f"{key} is taken when the node is configured: deactivate and clean up first"
 
     def _tell(self, parameters: list[Parameter]) -> None:
+        self._config = None
         if any(p.name in SETTINGS for p in parameters) and self._is_configured():
             self._changed(self.config())
 

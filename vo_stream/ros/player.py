@@ -207,7 +207,8 @@ def _turns(
 def _chosen(path: Path, bag: BagMessages, options: PlayOptions) -> list[BagTopic]:
     """Return the topics to be played; raises SourceError."""
     topics = dict(bag.topics)
-    if options.clock and topics.pop(CLOCK, None):
+    if options.clock and CLOCK in topics:
+        del topics[CLOCK]
         logger.warning("%s: its own %s is left out", path, CLOCK)
     if not options.topics:
         return list(topics.values())
