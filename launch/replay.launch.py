@@ -1,6 +1,6 @@
 """Play a bag to the node, and end with the bag.
 
-ros2 launch vo_stream replay.launch.py bag:=BAG [rate:=1.0] [loop:=false] [clock:=true] [delay:=3.0]
+ros2 launch vo_stream replay.launch.py bag:=BAG [rate:=1.0] [loop:=false] [clock:=true] [delay:=5.0]
     [finish:=2.0] [ARGUMENT:=VALUE ...]
 
 No image is dropped: a bag whose images are reliable waits for the node. The other arguments are
@@ -53,8 +53,8 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 "delay",
-                default_value="3.0",
-                description="Seconds before the first message: the node has to be up.",
+                default_value="5.0",
+                description="Seconds before the first message: node and player have to meet.",
             ),
             DeclareLaunchArgument(
                 "finish",

@@ -28,7 +28,8 @@ PARAMETERS = {
 }
 """Arguments that are parameters of the node; an empty one leaves its parameter alone."""
 
-BOOLEAN, BOOLEAN_OR_EMPTY = ["true", "false"], ["true", "false", ""]
+TRUTH = {"true": True, "false": False}
+BOOLEAN, BOOLEAN_OR_EMPTY = [*TRUTH], [*TRUTH, ""]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -108,7 +109,11 @@ def _node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         namespace=given("namespace"),
         parameters=[
             given("params_file"),
-            {key: given(name) for name, key in PARAMETERS.items() if given(name)},
+            {
+                key: TRUTH.get(given(name), given(name))
+                for name, key in PARAMETERS.items()
+                if given(name)
+            },
         ],
         remappings=[("image", image), ("camera_info", camera_info)],
         ros_arguments=["--log-level", f"vo_stream:={given('log_level')}"],

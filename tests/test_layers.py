@@ -18,7 +18,7 @@ MAX_LINES = 330
 
 GROUND = (
     "errors", "se3", "camera", "values", "setting", "config", "io_config", "encodings",
-    "messages", "corners", "wheel",
+    "messages", "corners", "travelled",
 )  # fmt: skip
 ROOMS = ("net", "track", "adjust", "link", "replay", "ros", "training", "demo")
 DOORS = ("cli", "doctor")

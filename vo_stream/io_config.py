@@ -92,7 +92,7 @@ class PublishConfig:
     map_tf: bool = setting(True, "The transform map -> odom on /tf.", taken=AT_ONCE)
     path: bool = setting(True, "The refined keyframes on ~/refined_path.", taken=AT_ONCE)
     path_length: int = setting(
-        1000, "Keyframes in that path; of more, the oldest are left out.", within=(10, 100_000)
+        1000, "Keyframes in that path; of more, the oldest are left out.", within=(10, 10_000)
     )
     landmarks: bool = setting(True, "The window's landmarks on ~/landmarks.", taken=AT_ONCE)
 

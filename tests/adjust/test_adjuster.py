@@ -21,12 +21,13 @@ from vo_stream.adjust.metric_scale import ENOUGH
 from vo_stream.adjust.solver import Problem, Solution, State, solve
 from vo_stream.camera import CameraModel, Rectifier
 from vo_stream.config import Config, GeometricConfig, ScaleConfig, TrackConfig
-from vo_stream.demo.paths import CAMERA_HEIGHT_M
+from vo_stream.demo.paths import CAMERA_HEIGHT_M, street_pose
 from vo_stream.demo.world import render_demo
 from vo_stream.net.geometric_net import GeometricNet
 from vo_stream.net.stepnet import NetSpec, NetState
 from vo_stream.se3 import SE3, Array
 from vo_stream.track.odometer import Odometer
+from vo_stream.travelled import TravelledDistance
 from vo_stream.values import Estimate, Frame, Motion, Refinement, Status
 
 Posed = Sequence[tuple[Frame, SE3]]
@@ -641,6 +642,138 @@ def test_a_camera_of_known_height_makes_metres() -> None:
     taller = scale_config(source="camera_height", camera_height_m=2.0 * CAMERA_HEIGHT_M)
     doubled = refined(images(posed), estimates, taller)
     assert errors(posed, estimates, doubled)[2] == pytest.approx(0.5, abs=0.025)
+
+
+@cache
+def drive() -> Posed:
+    """The street with its stop: the car brakes, stands and drives on."""
+    return tuple(render_demo("street", seconds=9.0, fps=10.0, size=(414, 125)))
+
+
+WHEELS_HZ = 50
+WHEEL_FACTOR = 1.02
+
+
+def wheeled(
+    posed: Posed,
+    speed: Callable[[float, float], float | None] = lambda seconds, speed_m_s: speed_m_s,
+) -> Posed:
+    """Return footage with what wheels of 2 % too large a size say, with noise.
+
+    `speed`: what becomes of a true speed at a time; None: no sample. A sample takes 10 ms to come.
+    """
+    rng, distance, told = np.random.default_rng(4), TravelledDistance(), []
+    i, start_ns = -WHEELS_HZ, posed[0][0].stamp_ns
+    for frame, world_from_camera in posed:
+        while (seconds := i / WHEELS_HZ) < (frame.stamp_ns - start_ns) / 1e9 - 0.01:
+            i += 1
+            # Before the footage the car came as it went on.
+            before, after = (street_pose(abs(seconds) + h).translation for h in (0.0, 1e-3))
+            said = speed(seconds, float(np.linalg.norm(after - before)) / 1e-3)
+            if said is not None:
+                distance.add(
+                    start_ns + round(seconds * 1e9), WHEEL_FACTOR * said * rng.normal(1.0, 0.02)
+                )
+        travelled_m = distance.at(frame.stamp_ns)
+        told.append((replace(frame, travelled_m=travelled_m), world_from_camera))
+    return told
+
+
+def driven(posed: Posed) -> list[Refinement]:
+    estimates = lived(posed, np.repeat([0.01, 0.001], 3), lengths=lambda i: 0.2)
+    return refined(images(posed), estimates, scale_config(source="wheel"))
+
+
+def test_wheels_make_metres() -> None:
+    """The backend's lengths are a fifth of a metre's."""
+    posed = wheeled(drive())
+    refinements = driven(posed)
+    assert not any(r.metric for r in refinements[:ENOUGH])
+    assert all(r.metric for r in refinements[ENOUGH:])
+    assert {r.scale_source for r in refinements[ENOUGH:]} == {"wheel"}
+    estimates = lived(posed, np.repeat([0.01, 0.001], 3))
+    error, _, scale = errors(posed, estimates, refinements)
+    assert scale * WHEEL_FACTOR == pytest.approx(1.0, abs=0.03)
+    assert error < 0.5
+    assert refinements[-1].scale == pytest.approx(5.0 * WHEEL_FACTOR, rel=0.05)
+    assert refinements[-1].scale_std < 0.1  # the odometer takes it
+
+
+def test_odometry_takes_its_metres_from_the_wheels() -> None:
+    posed, config = wheeled(drive()), scale_config(source="wheel")
+    net = TrueNet(posed, lambda i: 0.2, metric=False)
+    estimates, refinements = fed_back(posed, Odometer(net, TrackConfig(), config.scale), config)
+    begin = next(r.stamp_ns for r in refinements if r.metric)
+    assert [e.metric for e in estimates] == [e.stamp_ns > begin for e in estimates]
+    steps = [
+        (estimate.motion.prev_from_curr.translation, (before.inverse() @ here).translation)
+        for estimate, ((_, before), (_, here)) in zip(estimates[1:], pairwise(posed), strict=True)
+        if estimate.motion and estimate.metric
+    ]
+    found, true = (
+        sum(float(np.linalg.norm(step)) for step in ways) for ways in zip(*steps, strict=True)
+    )
+    assert true > 20.0
+    assert found / true == pytest.approx(WHEEL_FACTOR, abs=0.03)
+
+
+def is_slipping(seconds: float) -> bool:
+    return np.random.default_rng(round(1e3 * (seconds + 10.0))).random() < 0.3
+
+
+@pytest.mark.parametrize(
+    "speed",
+    [
+        lambda seconds, speed_m_s: None,
+        lambda seconds, speed_m_s: math.nan,
+        lambda seconds, speed_m_s: 0.0,
+        lambda seconds, speed_m_s: 0.0 if is_slipping(seconds) else speed_m_s,
+        lambda seconds, speed_m_s: 20.0 * abs(math.sin(1e4 * seconds)),
+        lambda seconds, speed_m_s: speed_m_s if seconds < 0.5 else None,
+    ],
+    ids=["silence", "nan", "nought", "slip", "nonsense", "soon silent"],
+)
+def test_wheels_that_cannot_be_trusted_make_no_metres(
+    speed: Callable[[float, float], float | None],
+) -> None:
+    refinements = driven(wheeled(drive(), speed))
+    assert len(refinements) > 10
+    assert not any(r.reason for r in refinements[1:])
+    assert not any(r.metric for r in refinements)
+    assert refinements[-1].scale == pytest.approx(1.0, abs=0.1)  # the map's unit is as it was
+
+
+@pytest.mark.parametrize("left_m_s", [None, 0.0, math.nan], ids=str)
+def test_wheels_that_fall_silent_leave_the_scale_as_it_was_and_are_forgotten(
+    left_m_s: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vo_stream.adjust.metric_scale.MEMORY", 8)
+    posed = wheeled(drive(), lambda seconds, speed_m_s: speed_m_s if seconds < 2.5 else left_m_s)
+    refinements = driven(posed)
+    assert any(r.metric for r in refinements)
+    assert not refinements[-1].metric
+    assert not refinements[-1].scale_source
+    estimates = lived(posed, np.repeat([0.01, 0.001], 3))
+    *_, scale = errors(posed, estimates, refinements)
+    assert scale * WHEEL_FACTOR == pytest.approx(1.0, abs=0.06)
+
+
+def test_frames_without_a_reading_and_a_jump_back_do_no_harm() -> None:
+    posed = [
+        (replace(f, travelled_m=math.nan if i % 4 == 1 else f.travelled_m - 1e5 * (i > 30)), pose)
+        for i, (f, pose) in enumerate(wheeled(drive()))
+    ]
+    refinements = driven(posed)
+    assert refinements[-1].metric
+    *_, scale = errors(posed, lived(posed, FINE), refinements)
+    assert scale * WHEEL_FACTOR == pytest.approx(1.0, abs=0.03)
+
+
+def test_other_sources_do_not_ask_the_wheels() -> None:
+    posed = drive()[:30]
+    estimates = lived(posed, np.repeat([0.01, 0.001], 3))
+    without = all_told(refined(images(posed), estimates))
+    assert all_told(refined(images(wheeled(posed)), estimates)) == without
 
 
 def test_a_map_that_begins_in_metres_has_them_from_the_start(

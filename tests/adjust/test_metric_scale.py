@@ -12,6 +12,7 @@ from vo_stream.adjust.metric_scale import (
     DRIFT_STD,
     ENOUGH,
     LEAST_ANSWERED,
+    MEMORY,
     METRIC_LIVE_STD,
     PATIENCE,
     MetricScale,
@@ -112,6 +113,17 @@ def test_a_scale_that_is_seldom_shown_is_not_known() -> None:
     scale = scale.unmeasured()
     assert not scale.known
     assert scale.measured(0.0, 0.05).known  # one more of few
+
+
+@pytest.mark.parametrize("count", [ENOUGH, 30, 10_000])
+def test_a_scale_that_is_shown_no_more_is_not_known_for_long(count: int) -> None:
+    scale, after = settled(count=count), 0
+    while scale.known:
+        scale, after = scale.unmeasured(), after + 1
+    assert after <= 1.3 * MEMORY
+    for _ in range(MEMORY):
+        scale = scale.measured(0.0, 0.05)
+    assert scale.known
 
 
 def test_refused_measurements_count_as_no_answer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import struct
 import tracemalloc
@@ -21,6 +22,7 @@ from vo_stream.camera import CameraModel
 from vo_stream.config import Config
 from vo_stream.link.packet import MAGIC, MAX_HEADER_BYTES, MAX_TEXT, VERSION, Part, WireError
 from vo_stream.link.wire import (
+    MAX_LENGTH,
     READY,
     AdjusterState,
     FrameMessage,
@@ -70,6 +72,7 @@ def test_a_frame_comes_out_as_it_went_in(number: int) -> None:
     message = round_trip(frame, estimate)
     assert message.serial == 9
     np.testing.assert_array_equal(message.frame.image, frame.image)
+    assert math.isnan(message.frame.travelled_m)
     assert (message.frame.stamp_ns, message.frame.camera) == (frame.stamp_ns, frame.camera)
     there = message.estimate
     for name in ("stamp_ns", "status", "metric", "session", "scale", "reason", "refused"):
@@ -202,6 +205,23 @@ def test_an_estimate_that_is_not_finite_is_not_sent(change: dict[str, Any]) -> N
     frame, estimate = make_frame(1)
     with pytest.raises(WireError):
         round_trip(frame, replace(estimate, **change))
+
+
+@given(st.floats(-MAX_LENGTH, MAX_LENGTH) | st.just(math.nan))
+def test_the_distance_travelled_comes_out_as_it_went_in(travelled_m: float) -> None:
+    frame, estimate = make_frame(0)
+    there = round_trip(replace(frame, travelled_m=travelled_m), estimate).frame.travelled_m
+    assert there == travelled_m or (math.isnan(there) and math.isnan(travelled_m))
+
+
+@pytest.mark.parametrize("travelled_m", [math.inf, -math.inf, 1e13])
+def test_a_distance_that_is_none_is_refused_on_both_sides(travelled_m: float) -> None:
+    frame, estimate = make_frame(1)
+    with pytest.raises(WireError):
+        round_trip(replace(frame, travelled_m=travelled_m), estimate)
+    parts = frame_parts()
+    i = 1 + list(fields_of(parts)["arrays"]).index("travelled")
+    refused([*parts[:i], struct.pack("<d", travelled_m), *parts[i + 1 :]])
 
 
 @pytest.mark.parametrize("image", [np.zeros((240, 319), np.uint8), np.zeros((240, 320), float)])

@@ -83,6 +83,33 @@ class Ros:
             },
         )
 
+    def twist(self, speed_m_s: float, yaw_rate_rad_s: float = 0.0) -> Any:
+        vector = self.t["geometry_msgs/msg/Vector3"]
+        return self.t["geometry_msgs/msg/Twist"](
+            linear=vector(x=speed_m_s, y=0.0, z=0.0),
+            angular=vector(x=0.0, y=0.0, z=yaw_rate_rad_s),
+        )
+
+    def odometry(self, stamp_ns: int, speed_m_s: float) -> Any:
+        pose = self.t["geometry_msgs/msg/Pose"](
+            position=self.t["geometry_msgs/msg/Point"](x=0.0, y=0.0, z=0.0),
+            orientation=self.t["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
+        )
+        unknown = np.zeros(36)
+        with_covariance = self.t["geometry_msgs/msg/PoseWithCovariance"](pose, unknown)
+        twist = self.t["geometry_msgs/msg/TwistWithCovariance"](self.twist(speed_m_s), unknown)
+        return self.t["nav_msgs/msg/Odometry"](
+            header=self.header(stamp_ns),
+            child_frame_id="base_link",
+            pose=with_covariance,
+            twist=twist,
+        )
+
+    def twist_stamped(self, stamp_ns: int, speed_m_s: float) -> Any:
+        return self.t["geometry_msgs/msg/TwistStamped"](
+            header=self.header(stamp_ns), twist=self.twist(speed_m_s)
+        )
+
     def write(self, folder: Path, messages: Sequence[Message]) -> Path:
         """Write a bag and return what a user would name: a .bag file or a ROS 2 bag folder."""
         writer: Any
@@ -340,6 +367,84 @@ def test_stamps_are_passed_through_as_they_are(ros: Ros, tmp_path: Path) -> None
     messages += [image_at(ros, i, header=ros.header(stamp(s))) for i, s in enumerate((1, 1, 0))]
     with open_source(ros.write(tmp_path, messages)) as source:
         assert [f.stamp_ns for f in source.frames()] == [stamp(1), stamp(1), stamp(0)]
+
+
+def speed_at(
+    ros: Ros, seconds: float, speed_m_s: float = 2.0, kind: str = "Odometry", stamped: bool = True
+) -> Message:
+    """The robot's speed so long after the first stamp."""
+    at_ns = stamp(0) + round(seconds * 1e9)
+    make = ros.odometry if kind == "Odometry" else ros.twist_stamped
+    package = "nav_msgs" if kind == "Odometry" else "geometry_msgs"
+    message = make(at_ns if stamped else 0, speed_m_s)
+    return "/wheel", f"{package}/msg/{kind}", at_ns + RECORDED_LATER_NS, message
+
+
+def in_order(messages: Sequence[Message]) -> list[Message]:
+    return sorted(messages, key=lambda message: message[2])
+
+
+def travelled(path: Path) -> list[float]:
+    with open_source(path, wheel_topic="wheel") as source:
+        return [frame.travelled_m for frame in source.frames()]
+
+
+@pytest.mark.parametrize("kind", ["Odometry", "TwistStamped"])
+def test_frames_say_how_far_the_robot_had_come(kind: str, ros: Ros, tmp_path: Path) -> None:
+    messages = [info_at(ros, 0), *(image_at(ros, i) for i in range(10))]
+    messages += [speed_at(ros, 0.02 * i - 0.09, 2.0 + 0.1 * i, kind) for i in range(55)]
+    path = ros.write(tmp_path, in_order(messages))
+    with open_source(path, wheel_topic="wheel") as source:
+        assert source.length == 10
+        for _ in range(2):  # from the start each time
+            frames = list(source.frames())
+            assert [f.stamp_ns for f in frames] == [stamp(i) for i in range(10)]
+            metres = np.diff([f.travelled_m for f in frames])
+            # At the stamp of frame i the speed is 2.45 + 0.5 i.
+            assert metres == pytest.approx(0.245 + 0.05 * (np.arange(9) + 0.5), abs=0.01)
+        assert not source.skipped
+    with open_source(path) as source:
+        assert all(np.isnan(frame.travelled_m) for frame in source.frames())
+
+
+def test_where_the_wheels_say_nothing_the_distance_is_unknown(tmp_path: Path) -> None:
+    ros = Ros("mcap")
+    messages = [info_at(ros, 0), *(image_at(ros, i) for i in range(20))]
+    messages += [speed_at(ros, 0.05 * i - 0.01) for i in (*range(10, 15), *range(28, 33))]
+    metres = np.array(travelled(ros.write(tmp_path, in_order(messages))))
+    assert np.flatnonzero(np.isfinite(metres)).tolist() == [5, 6, 7, 8, 14, 15, 16, 17]
+    assert np.diff(metres[5:9]) == pytest.approx(0.2)
+    assert metres[14] < metres[8]  # over the pause no difference says anything
+    assert np.diff(metres[14:18]) == pytest.approx(0.2)
+
+
+def test_bad_wheel_speeds_are_skipped_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ros = Ros("mcap")
+    messages = [info_at(ros, 0), image_at(ros, 0), image_at(ros, 1)]
+    messages += [speed_at(ros, 0.02 * i - 0.01) for i in range(7)]
+    messages += [speed_at(ros, 0.055, float("nan")), speed_at(ros, 0.01)]
+    path = ros.write(tmp_path, in_order(messages))
+    with open_source(path, wheel_topic="/wheel") as source:
+        metres = [frame.travelled_m for frame in source.frames()]
+        assert source.skipped == {"bad wheel speed": 2}
+    assert metres[1] - metres[0] == pytest.approx(0.2)
+    assert len(caplog.records) == 2
+
+
+def test_wheels_without_stamps_go_by_the_time_of_recording(ros: Ros, tmp_path: Path) -> None:
+    messages = [info_at(ros, 0), *(image_at(ros, i, header=ros.header(0)) for i in range(5))]
+    messages += [speed_at(ros, 0.02 * i - 0.01, stamped=False) for i in range(30)]
+    assert np.diff(travelled(ros.write(tmp_path, in_order(messages)))) == pytest.approx(0.2)
+
+
+def test_a_wheel_topic_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    ros = Ros("mcap")
+    path = ros.write(tmp_path, [info_at(ros, 0), image_at(ros, 0), speed_at(ros, 0.0)])
+    message = refused(path, wheel_topic="/wheels")
+    assert "no Odometry or TwistStamped on /wheels; it has /wheel (Odometry, 1)" in message
+    assert "it has /wheel" in refused(path, wheel_topic="/camera/image_raw")
 
 
 def damaged(path: Path, change: Callable[[bytearray], bytearray]) -> None:

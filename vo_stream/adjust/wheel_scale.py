@@ -24,18 +24,18 @@ POSITION_STD = 0.002
 TIMING_STD_S = 0.007
 """Standard deviation of the time between two images, as the wheels' clock has it."""
 
-LEVER_STD_M = 0.2
+LEVER_STD_M = 0.1
 """How far the camera may be from the point whose speed is reported: in a turn, one of the two goes
 further."""
 
-LARGEST_STD = 0.2
+LARGEST_STD = 0.1
 """A way less sure than this, apart from the wheels, says nothing."""
 
 FEWEST_COMPARED = 4
-MOST_SPREAD = 2.0
-"""So many ways in the window must agree on one scale: how far they are from their median, in
-standard deviations, has a median of 0.7 where all is well. Wheels that slip now and then disagree
-with themselves, and the mean of what they say is no distance."""
+MOST_SPREAD = 1.5
+"""So many ways in the window must agree on the scale, each with the next since the map's may drift:
+how far they are apart, in standard deviations, has a median of 0.7 where all is well. Wheels that
+slip now and then disagree with themselves, and the mean of what they say is no distance."""
 
 STANDING = 1e-9
 """Metres over the map's unit, where the wheels say that there was no way."""
@@ -64,15 +64,15 @@ def wheel_scale(
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(np.maximum(metres / lengths, STANDING))
         middle = np.median(logs[metres >= 0.0]) if (metres >= 0.0).any() else math.nan
-        position = POSITION_STD * depth + LEVER_STD_M * math.exp(-middle) * turns
+        position = np.hypot(POSITION_STD * depth, LEVER_STD_M * math.exp(-middle) * turns)
         stds = np.hypot(TIMING_STD_S / seconds, position / lengths)
     sure = (metres >= 0.0) & (stds <= LARGEST_STD)
     stds = np.hypot(wheel_std, stds)
     if not (sure[-1] and metres[-1] > 0.0):
         return None
     if sure.sum() >= FEWEST_COMPARED:
-        off = np.abs(logs[sure] - np.median(logs[sure])) / stds[sure]
-        if np.median(off) > MOST_SPREAD:
+        apart = np.diff(logs[sure]) / np.hypot(stds[sure][1:], stds[sure][:-1])
+        if np.median(np.abs(apart)) > MOST_SPREAD:
             return None
     return float(logs[-1]), float(stds[-1])
 

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from vo_stream.errors import SourceError
-from vo_stream.replay.bag_reader import BAG_SUFFIXES, MAGIC_BY_KIND, BagReader, why
+from vo_stream.replay.bag_reader import (
+    BAG_SUFFIXES,
+    MAGIC_BY_KIND,
+    BagReader,
+    BrokenBagError,
+    why,
+)
 from vo_stream.values import NANOSECONDS
 
 if TYPE_CHECKING:
@@ -122,8 +128,8 @@ class BagMessages:
                 for message in self._read(latched, broken, None, start_ns):
                     yield message._replace(recorded_ns=start_ns)
             yield from self._read(topics, broken, start_ns if start_s > 0.0 else None, stop_ns)
-        except SourceError as error:
-            self._warn(str(error))
+        except BrokenBagError as error:
+            self._warn(f"{self._reader.path}: {error}")
         for name, count in broken.items():
             self._warn(f"{self._reader.path}: {name}: {count} broken messages left out")
 

@@ -39,6 +39,10 @@ _LIBRARY_ERRORS = (
 """Exceptions of libraries that rosbags uses, which ones depends on its version and Python's."""
 
 
+class BrokenBagError(Exception):
+    """Reading has come to where the bag is broken; says why."""
+
+
 class BagReader:
     """A bag of a kind that `MAGIC_BY_KIND` names. Raises SourceError where it cannot be opened.
 
@@ -82,7 +86,7 @@ class BagReader:
     ) -> Iterator[tuple[Connection, int, bytes]]:
         """Yield connection, time of recording and content from `start_ns` to before `stop_ns`.
 
-        Raises SourceError where the bag is broken.
+        Raises BrokenBagError.
         """
         if not connections:  # which rosbags takes for all
             return
@@ -93,9 +97,7 @@ class BagReader:
             except StopIteration:
                 return
             except self.errors as error:
-                raise SourceError(
-                    f"{self.path}: cannot be read any further ({why(error)})"
-                ) from None
+                raise BrokenBagError(f"cannot be read any further ({why(error)})") from None
             yield message
 
     def close(self) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from vo_stream.camera import CameraModel
 from vo_stream.encodings import ImageError
 from vo_stream.errors import ConfigError, SourceError
 from vo_stream.messages import camera_of, grey_of, is_rectified, stamp_ns_of
+from vo_stream.replay.bag_reader import BagReader, BrokenBagError, why
 from vo_stream.replay.bag_topics import (
     CAMERA_INFO,
     ODOMETRY,
@@ -27,35 +26,11 @@ from vo_stream.replay.bag_topics import (
 from vo_stream.replay.calibration import read_calibration
 from vo_stream.replay.trajectory import Trajectory
 from vo_stream.se3 import SE3
+from vo_stream.travelled import TravelledDistance, camera_speed_of
 from vo_stream.values import Frame
-from vo_stream.wheel import TravelledDistance, camera_speed_of
 
 if TYPE_CHECKING:
-    from rosbags import rosbag1, rosbag2
     from rosbags.interfaces import TopicInfo
-
-    Reader: TypeAlias = rosbag1.Reader | rosbag2.Reader
-
-BAG_SUFFIXES = (".bag", ".mcap", ".db3")
-
-MAGIC_BY_KIND = {
-    b"#ROSBAG V": "rosbag1",
-    b"\x89MCAP0\r\n": "rosbag2",
-    b"SQLite format 3\0": "rosbag2",
-}
-"""What the files begin with."""
-
-_MENDERS = {"rosbag1": "rosbag reindex", "rosbag2": "ros2 bag reindex or mcap recover"}
-
-_LIBRARY_ERRORS = (
-    ("apsw", "Error"),
-    ("sqlite3", "Error"),
-    ("compression.zstd", "ZstdError"),
-    ("backports.zstd", "ZstdError"),
-    ("zstandard", "ZstdError"),
-    ("ruamel.yaml.error", "YAMLError"),
-)
-"""Exceptions of libraries that rosbags uses, which ones depends on its version and Python's."""
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +60,10 @@ class BagSource:
         self.groundtruth: Trajectory | None = None
         self.skipped: Counter[str] = Counter()
         self._path = path
-        self._errors = _reading_errors()
-        self._reader, self._typestore = self._opened()
+        self._reader = BagReader(path, kind)
+        self._typestore = self._definitions()
         try:
-            topics = self._topics()
+            topics = self._reader.topics
             self._topic = chosen_topic(path, topics, topic)
             self._rectified = rectified or is_rectified(self._topic)
             self._connections = list(topics[self._topic].connections)
@@ -138,8 +113,7 @@ class BagSource:
 
     def close(self) -> None:
         """Close the bag."""
-        with suppress(*self._errors):  # it may be closed already, or not know how after damage
-            self._reader.close()
+        self._reader.close()
 
     def __enter__(self) -> BagSource:
         return self
@@ -147,54 +121,28 @@ class BagSource:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _opened(self) -> tuple[Reader, Any]:
-        """Open the bag, with ROS's own definitions of the three messages that are read."""
-        from rosbags import rosbag1, rosbag2
+    def _definitions(self) -> Any:
+        """Return ROS's own definitions of the messages that are read."""
         from rosbags.typesys import Stores, get_typestore
 
-        try:
-            if self.kind == "rosbag1":
-                reader: Reader = rosbag1.Reader(self._path)
-                typestore = get_typestore(Stores.ROS1_NOETIC)
-            else:
-                reader = rosbag2.Reader(self._path)
-                typestore = get_typestore(Stores.ROS2_JAZZY)
-            reader.open()
-        except self._errors as error:
-            raise SourceError(
-                f"{self._path}: cannot be read as a bag ({_why(error)}); one that was cut short "
-                f"can often be mended with {_MENDERS[self.kind]}"
-            ) from None
-        return reader, typestore
-
-    def _topics(self) -> dict[str, TopicInfo]:
-        try:
-            return self._reader.topics
-        except self._errors as error:
-            raise SourceError(
-                f"{self._path}: its list of topics is broken ({_why(error)})"
-            ) from None
+        return get_typestore(Stores.ROS1_NOETIC if self.kind == "rosbag1" else Stores.ROS2_JAZZY)
 
     def _messages(self, connections: list[Any]) -> Iterator[tuple[str, int, Any]]:
         """Yield type, time of recording and message, until the end or where the bag is broken."""
-        raw_messages = iter(self._reader.messages(connections))
-        while True:
-            try:
-                connection, recorded_ns, raw = next(raw_messages)
-            except StopIteration:
-                return
-            except self._errors as error:
-                self._skip("broken bag", f"cannot be read any further ({_why(error)})")
-                return
-            try:
-                if self.kind == "rosbag1":
-                    message = self._typestore.deserialize_ros1(raw, connection.msgtype)
-                else:
-                    message = self._typestore.deserialize_cdr(raw, connection.msgtype)
-            except self._errors as error:
-                self._skip("broken message", f"{connection.topic}: broken message ({_why(error)})")
-                continue
-            yield connection.msgtype, recorded_ns, message
+        try:
+            for connection, recorded_ns, raw in self._reader.messages(connections):
+                try:
+                    if self.kind == "rosbag1":
+                        message = self._typestore.deserialize_ros1(raw, connection.msgtype)
+                    else:
+                        message = self._typestore.deserialize_cdr(raw, connection.msgtype)
+                except self._reader.errors as error:
+                    detail = f"{connection.topic}: broken message ({why(error)})"
+                    self._skip("broken message", detail)
+                    continue
+                yield connection.msgtype, recorded_ns, message
+        except BrokenBagError as error:
+            self._skip("broken bag", str(error))
 
     def _first_camera(self, topic: str, info: TopicInfo) -> CameraModel:
         for _, _, message in self._messages(list(info.connections)):
@@ -229,37 +177,3 @@ class BagSource:
     def _skip(self, reason: str, detail: str) -> None:
         self.skipped[reason] += 1
         logger.warning("%s: %s", self._path, detail)
-
-
-def _why(error: BaseException) -> str:
-    """Return an exception in one short line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
-
-
-def _reading_errors() -> tuple[type[Exception], ...]:
-    """Return what rosbags and the libraries below it raise on damaged files, found by trying."""
-    from rosbags import rosbag1, rosbag2
-    from rosbags.serde import SerdeError
-    from rosbags.typesys import TypesysError
-
-    errors: list[type[Exception]] = [
-        rosbag1.ReaderError,
-        rosbag2.ReaderError,
-        SerdeError,
-        TypesysError,
-        struct.error,
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        MemoryError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ]
-    for module, name in _LIBRARY_ERRORS:
-        with suppress(ImportError):
-            errors.append(getattr(importlib.import_module(module), name))
-    return tuple(errors)

@@ -60,7 +60,7 @@ class ReadAhead(Generic[T]):
             for item in items:
                 if not self._put(item):
                     return
-        except Exception as raised:  # noqa: BLE001 - it is raised again where the item was asked for
+        except Exception as raised:  # noqa: BLE001 - raised again by __next__
             error = raised
         with self._changed:
             self._over, self._error = True, error

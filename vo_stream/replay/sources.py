@@ -12,7 +12,8 @@ from typing import Generic, Protocol, TypeVar
 from vo_stream.encodings import silence_decoders
 from vo_stream.errors import SourceError
 from vo_stream.replay import datasets
-from vo_stream.replay.bags import BAG_SUFFIXES, MAGIC_BY_KIND, BagSource
+from vo_stream.replay.bag_reader import BAG_SUFFIXES, MAGIC_BY_KIND
+from vo_stream.replay.bags import BagSource
 from vo_stream.replay.calibration import read_calibration
 from vo_stream.replay.images import image_files
 from vo_stream.replay.trajectory import Trajectory

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import sys
-
-import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.lifecycle import TransitionCallbackReturn
+from typing import Any
 
 from vo_stream.errors import VoStreamError
-from vo_stream.ros.node import VoStreamNode
 
 SWITCH_S = 0.001
 """How long a Python thread may keep another one waiting: the executor must not wait for the
@@ -18,18 +14,26 @@ worker."""
 
 def main() -> None:
     """Run the node until it is interrupted."""
-    sys.setswitchinterval(SWITCH_S)
-    rclpy.init()
-    node = None
-    code = 0
     try:
+        import rclpy
+    except ImportError as error:
+        sys.exit(f"vo_stream_node needs ROS 2 (make ros, or a ROS 2 installation): {error}")
+    from rclpy._rclpy_pybind11 import RCLError
+    from rclpy.executors import ExternalShutdownException
+
+    from vo_stream.ros.node import VoStreamNode
+
+    sys.setswitchinterval(SWITCH_S)
+    node, code = None, 0
+    try:
+        rclpy.init()
         node = VoStreamNode()
         code = _run(node)
-    except VoStreamError as error:
-        rclpy.logging.get_logger("vo_stream").fatal(str(error))
-        code = 2
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except (VoStreamError, RCLError) as error:  # RCLError adds where in its source it was raised
+        rclpy.logging.get_logger("vo_stream").fatal(str(error).partition(", at ")[0])
+        code = 2
     finally:
         if node is not None:
             node.destroy_node()
@@ -37,7 +41,10 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run(node: VoStreamNode) -> int:
+def _run(node: Any) -> int:
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.lifecycle import TransitionCallbackReturn
+
     if node.get_parameter("node.autostart").value:
         for step in (node.trigger_configure, node.trigger_activate):
             if step() is not TransitionCallbackReturn.SUCCESS:

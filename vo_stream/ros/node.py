@@ -286,6 +286,8 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
         there.transforms.watch_moving(self._parts.age_s < WATCH_S)
         if there.config.frames.mount == "forward" and there.mount.camera_frame:
             there.publishers.publish_mount(there.mount.camera_frame)
+        if there.publishers.has_new_reader():
+            self._parts.stream.ask(there.publishers.publish_path)
 
     def _diagnose(self) -> None:
         there, config = self._configured, self._settings.config()

@@ -81,8 +81,8 @@ def tf_message(transforms: Iterable[TransformStamped]) -> Any:
 class KeyframePath:
     """The keyframes of a map, each as the newest refinement that knew it said: at most `length`.
 
-    Another session or another map starts it anew. A refinement costs what its own keyframes cost,
-    however long the path is.
+    Another session or another map starts it anew. Only what a refinement changed is made into
+    messages again.
     """
 
     def __init__(self, length: int) -> None:

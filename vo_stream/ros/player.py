@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import logging
 import math
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -46,9 +44,6 @@ TURN_GAP_NS = NANOSECONDS // 10
 
 ACKNOWLEDGED_S = 1.0
 """How long the end waits for those who still receive."""
-
-GIL_SWITCH_S = 0.0002
-"""How long the thread that reads ahead may hold up the one that publishes."""
 
 LATENESS_KEPT = 100_000
 """Messages, the newest, whose lateness is told."""
@@ -107,7 +102,6 @@ def play(path: Path, options: PlayOptions, show: Show) -> Played:
     `show` is called with the seconds of the bag that have passed. Raises VoStreamError.
     """
     _interrupt_once()
-    sys.setswitchinterval(GIL_SWITCH_S)
     played = Played()
     with suppress(KeyboardInterrupt), BagMessages(path) as bag, _node() as node:
         publishers = _publishers(node, _chosen(path, bag, options))
@@ -118,7 +112,6 @@ def play(path: Path, options: PlayOptions, show: Show) -> Played:
         player = _Player(publishers, clock, options, show, played)
         turns = _turns(bag, tuple(publishers), options)
         with closing(ReadAhead(turns, lambda item: len(item[1].data))) as messages:
-            gc.freeze()  # what is there now stays: looking through it would make messages late
             player.run(messages)
         if not played.messages:
             raise SourceError(f"{path}: has no message to play from there on")
@@ -212,12 +205,14 @@ def _chosen(path: Path, bag: BagMessages, options: PlayOptions) -> list[BagTopic
         logger.warning("%s: its own %s is left out", path, CLOCK)
     if not options.topics:
         return list(topics.values())
-    names = [name if name in topics else f"/{name}" for name in options.topics]
-    for name in names:
+    chosen = {}
+    for wanted in options.topics:
+        name = wanted if wanted in topics else f"/{wanted}"
         if name not in topics:
             has = ", ".join(topics) or "none"
-            raise SourceError(f"{path}: has no messages on {name.lstrip('/')}; it has {has}")
-    return [topics[name] for name in dict.fromkeys(names)]
+            raise SourceError(f"{path}: has no messages on {wanted}; it has {has}")
+        chosen[name] = topics[name]
+    return list(chosen.values())
 
 
 def _publishers(node: Any, topics: list[BagTopic]) -> dict[str, Any]:

@@ -66,6 +66,8 @@ class Publishers:
         self._session = 0
         self._metric = False
         self._mounted = ""
+        self._readers = 0
+        self._base_from_camera: SE3 | None = None
         self._map_from_odom = SE3.identity()
         self._odometry = self._publisher(Odometry, interface.ODOMETRY)
         self._path = self._publisher(Path, interface.PATH)
@@ -122,8 +124,9 @@ class Publishers:
         """Publish path and landmarks, and keep map -> odom for the next image."""
         self._map_from_odom = moved_to_base(refinement.map_from_odom, base_from_camera)
         self._keyframes.add(refinement)
-        if self.shown.path:
-            self._path.publish(self._keyframes.message(self._frames.map, base_from_camera))
+        self._base_from_camera = base_from_camera
+        if self._path.get_subscription_count():
+            self.publish_path()
         if self.shown.landmarks:
             points = base_from_camera.apply(refinement.landmarks).astype(np.float32)
             self._landmarks.publish(
@@ -131,6 +134,16 @@ class Publishers:
                     refinement.stamp_ns, self._frames.map, points, refinement.landmark_stds
                 )
             )
+
+    def publish_path(self) -> None:
+        """Publish the path as it is now; costs some milliseconds where it is long."""
+        if self.shown.path and self._base_from_camera is not None:
+            self._path.publish(self._keyframes.message(self._frames.map, self._base_from_camera))
+
+    def has_new_reader(self) -> bool:
+        """Return whether someone came to read the path since this was last asked."""
+        before, self._readers = self._readers, self._path.get_subscription_count()
+        return bool(self._readers > before)
 
     def _publish_transforms(self, publisher: Any, transforms: list[Any]) -> None:
         if publisher is not None and transforms:

@@ -7,7 +7,7 @@ from typing import Any
 
 from vo_stream.messages import stamp_ns_of
 from vo_stream.se3 import SE3
-from vo_stream.wheel import TravelledDistance, camera_speed_of
+from vo_stream.travelled import TravelledDistance, camera_speed_of
 
 
 class WheelDistance:

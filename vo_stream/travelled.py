@@ -21,8 +21,8 @@ MAX_GAP_S = 0.5
 MAX_BACKWARDS_S = 1.0
 """A sample that is older than the last by less is dropped; by more, time has begun anew."""
 
-MAX_ACCELERATION_M_S2 = 20.0
-SPEED_NOISE_M_S = 0.3
+MAX_ACCELERATION_M_S2 = 5.0
+SPEED_NOISE_M_S = 0.05
 SPEED_NOISE = 0.2
 """A speed that changes by more than this acceleration, an offset and a part of the speed allow is
 that of a wheel that slips or reports nonsense: no tyre holds 2 g."""
