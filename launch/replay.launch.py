@@ -20,6 +20,7 @@ from launch.actions import (
     TimerAction,
 )
 from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
@@ -91,13 +92,18 @@ def _player(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         name="vo_stream_play",
         output="screen",
     )
-    end = TimerAction(
-        period=float(given("finish")), actions=[Shutdown(reason="the bag is at its end")]
-    )
     return [
-        RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[end])),
+        RegisterEventHandler(OnProcessExit(target_action=player, on_exit=_on_player_exit)),
         player,
     ]
+
+
+def _on_player_exit(_: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """End the rest a little later, unless SIGINT is what ended the player."""
+    if context.is_shutdown:
+        return []
+    period_s = float(LaunchConfiguration("finish").perform(context))
+    return [TimerAction(period=period_s, actions=[Shutdown(reason="the bag is at its end")])]
 
 
 def _command(name: str) -> str:

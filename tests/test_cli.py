@@ -134,6 +134,8 @@ def test_what_asks_for_the_adjuster_and_cannot_have_it(room: Path, tmp_path: Pat
     camera_height = ["replay", room, "--out", out, "--scale.source", "camera_height"]
     assert "needs the adjuster" in refused(*camera_height, "--no-adjust")
     assert "give scale.camera_height_m" in refused(*camera_height)
+    wheel = ["replay", room, "--out", out, "--scale.source", "wheel"]
+    assert "give replay.wheel_topic" in refused(*wheel)
     assert "no adjuster to run" in refused("replay", room, "--out", out, "--no-adjust", "--async")
     assert not out.exists()
 

@@ -1,14 +1,15 @@
 """What the node costs on a robot: images over DDS in, odometry over DDS out; what leaks.
 
-python tools/bench_ros.py [--only NAME] [--seconds 10] [--no-adjust] [--images DIR] [--json]
+python tools/bench_ros.py [--only NAME] [--transport NAME] [--reliability NAME] [--seconds 10]
+    [--no-adjust] [--images DIR] [--json]
 python tools/bench_ros.py cycles N [--no-adjust] [--json]
 
 The first form runs a camera, the node and a listener as processes of their own, for each size and
-rate of image, with the default transport of DDS and with config/fastdds_shm.xml, best effort and
-reliable. Latency is from the stamp, which the camera gives just before it publishes, to where the
-listener has the odometry of that stamp. Images that were sent before the first odometry came are
-left out of the counts, and the first ones after it out of the latencies. For the largest images it
-also tells what a Python subscriber pays to take one and turn it grey.
+rate of image, with the default transport of DDS and the large one of config/fastdds_shm.xml, best
+effort and reliable. Latency is from the stamp, which the camera gives just before it publishes, to
+where the listener has the odometry of that stamp. Images that were sent before the first odometry
+came are left out of the counts, and the first ones after it out of the latencies. For the largest
+images it also tells what a Python subscriber pays to take one and turn it grey.
 
 The second form takes the node N times through configure, activate, deactivate and cleanup while
 images come, and shows what it holds; then it ends the active node by SIGINT.
@@ -101,20 +102,25 @@ TAKEN = "hd"
 
 TRANSPORTS = {
     "default": None,
-    "shared memory": Path(__file__).resolve().parents[1] / "config" / "fastdds_shm.xml",
+    "large": Path(__file__).resolve().parents[1] / "config" / "fastdds_shm.xml",
 }
+
+RELIABILITY = {"best-effort": False, "reliable": True}
 
 RELIABLE_PARAMETERS = {"qos_overrides./image.subscription.reliability": "reliable"}
 
 
 def measure(graph: Graph, scenario: Scenario, run: Run) -> Row:
     """Run camera, node and listener, and return the figures."""
-    listener = graph.start_role("listen")
-    listener.line()
     parameters = {**NODE_PARAMETERS, "adjust.enabled": run.adjust}
     if run.reliable:
         parameters |= RELIABLE_PARAMETERS
     node = graph.start_node(parameters)
+    listener = graph.start_role("listen")
+    try:
+        listener.line()
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}\nThe node's last words:\n{node.said()}") from None
     camera = graph.start_role("publish", *run.camera_options(scenario))
     camera.line()
     pids = {"node": [node.pid], "adjuster": descendants(node.pid)}
@@ -133,7 +139,7 @@ def _figures(sent: Row, heard: Row) -> Row:
     """Return latencies and counts of a run; raises RuntimeError where no odometry came."""
     received = dict(zip(heard["stamps_ns"], heard["received_ns"], strict=True))
     if not received:
-        raise RuntimeError(f"no odometry came; the node's last words: {heard['diagnostics']}")
+        raise RuntimeError(f"no odometry came; the node says: {heard['diagnostics']}")
     counted = [stamp for stamp in sent["stamps_ns"] if stamp >= min(received)]
     arrived = [stamp for stamp in counted if stamp in received]
     latencies = [(received[stamp] - stamp) / 1e6 for stamp in arrived[SETTLED:] or arrived]
@@ -181,12 +187,13 @@ def all_runs(args: argparse.Namespace) -> Row:
         footage = Path(name, "footage.npz")
         write_footage(footage, film(args.images))
         limit_s = args.seconds + START_S
-        ways = list(product(TRANSPORTS, (False, True)))
-        bar = tqdm(list(product(args.only or SCENARIOS, ways)), unit="run", disable=None)
-        for scenario, (transport, reliable) in bar:
-            run = Run(footage, args.seconds, reliable, args.adjust)
+        ways = product(
+            args.only or SCENARIOS, args.transport or TRANSPORTS, args.reliability or RELIABILITY
+        )
+        for scenario, transport, reliability in tqdm(list(ways), unit="run", disable=None):
+            run = Run(footage, args.seconds, RELIABILITY[reliability], args.adjust)
             row = {"scenario": str(SCENARIOS[scenario]), "transport": transport}
-            row["reliability"] = "reliable" if reliable else "best effort"
+            row["reliability"] = reliability
             with new_graph(Path(name), TRANSPORTS[transport], limit_s) as graph:
                 result["runs"].append(row | measure(graph, SCENARIOS[scenario], run))
             if scenario == TAKEN:
@@ -242,7 +249,7 @@ def all_cycles(args: argparse.Namespace) -> Row:
     with tempfile.TemporaryDirectory() as name:
         footage = Path(name, "footage.npz")
         write_footage(footage, film(args.images))
-        with new_graph(Path(name), TRANSPORTS["shared memory"], LIFE_S) as graph:
+        with new_graph(Path(name), TRANSPORTS["large"], LIFE_S) as graph:
             return {"machine": machine()} | cycles(graph, footage, args.count, args.adjust)
 
 
@@ -255,6 +262,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure the node over DDS.", parents=[common])
     parser.add_argument("--seconds", type=float, default=10.0, help="of images, for each run")
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="one scenario")
+    parser.add_argument("--transport", action="append", choices=TRANSPORTS, help="one of them")
+    parser.add_argument("--reliability", action="append", choices=RELIABILITY, help="one of them")
     kinds = parser.add_subparsers(dest="kind")
     lives = kinds.add_parser("cycles", help="what the node holds over its life", parents=[common])
     lives.add_argument("count", type=int, metavar="N")

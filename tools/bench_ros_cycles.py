@@ -97,7 +97,7 @@ def cycles(graph: Graph, footage: Path, count: int, adjust: bool) -> dict[str, A
     node = graph.start_node(parameters)
     os.environ.update(graph.environment)
     driver = Driver(graph.domain)
-    marks = {0: "start", 1: "first cycle", count // 2: "middle", count: "end"}
+    marks = {count // 2: "middle", 0: "start", 1: "first cycle", count: "end"}
     held: dict[str, dict[str, Any]] = {}
     try:
         driver.meet()

@@ -47,6 +47,9 @@ HEARD_DEPTH = 200
 DISCOVERED_S = 0.5
 """From when the camera sees its subscriber until that surely sees the camera."""
 
+NODE_S = 30.0
+"""The node is up by then, and found."""
+
 SPIN_S = 0.1
 """Signals are looked at this often."""
 
@@ -114,6 +117,11 @@ def listen(_: argparse.Namespace, stopped: Callable[[], bool]) -> dict[str, Any]
 
     node.create_subscription(Odometry, ODOMETRY, on_odometry, HEARD_DEPTH)
     node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, HEARD_DEPTH)
+    end = time.monotonic() + NODE_S
+    while not (node.count_publishers(ODOMETRY) or stopped()):
+        if time.monotonic() > end:
+            raise SystemExit(f"nobody offers {ODOMETRY} after {NODE_S:g} s")
+        time.sleep(SPIN_S)
     _spin(node, stopped)
     heard = {"diagnostics": diagnostics, "largest": largest}
     return {"stamps_ns": stamps, "received_ns": received, **heard}

@@ -139,6 +139,8 @@ def replay(
     }
     config = _config(config_file, flags | {k: v for k, v in shorthands.items() if v is not None})
     check_adjuster(config)
+    if config.scale.source == "wheel" and not config.replay.wheel_topic:
+        raise ConfigError("scale.source: wheel needs the wheels' speed; give replay.wheel_topic")
     if in_background and not config.adjust.enabled:
         raise ConfigError("command line: --async has no adjuster to run: adjust.enabled is false")
     with open_source(
@@ -148,6 +150,7 @@ def replay(
         rectified=config.camera.rectified,
         calib=Path(config.camera.calibration_file) if config.camera.calibration_file else None,
         groundtruth_topic=config.replay.groundtruth_topic,
+        wheel_topic=config.replay.wheel_topic,
     ) as recording:
         prepare_folder(out)
         length = min(recording.length or sys.maxsize, limit or sys.maxsize)

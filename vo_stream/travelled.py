@@ -46,10 +46,10 @@ def camera_speed(
     `linear` (3,) m/s and `angular` (3,) rad/s: twist of the robot's base, in its own frame.
     `base_from_camera`: None where it is not known; the camera is then taken to be at the base.
     """
-    velocity = np.asarray(linear, dtype=np.float64)
+    velocity, turn = (np.asarray(part, dtype=np.float64) for part in (linear, angular))
     if base_from_camera is not None:
         with np.errstate(over="ignore", invalid="ignore"):  # nonsense makes nan, no warning
-            velocity = velocity + np.cross(angular, base_from_camera.translation)
+            velocity = velocity + np.cross(turn, base_from_camera.translation)
     return math.hypot(*velocity)
 
 

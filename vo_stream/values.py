@@ -38,7 +38,8 @@ class Frame:
     `image`: (height, width) uint8 grey, read-only; whoever made it must not write to its buffer
     any more, since a backend may keep it. `camera`: the model that took it.
     `travelled_m`: how far the camera had come by then since some time before, as the robot's wheels
-    say, in metres; nan where they say nothing. Only differences mean something.
+    say, in metres; nan where they say nothing. Only differences mean something, and a negative one
+    says nothing either: something broke in between.
     """
 
     stamp_ns: int

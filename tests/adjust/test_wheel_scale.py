@@ -56,7 +56,9 @@ def ahead(keyframes: Sequence[WindowKeyframe], depth: float = 4.0) -> Array:
     return keyframes[-1].map_from_camera.apply(local)
 
 
-def told(keyframes: Sequence[WindowKeyframe], readings: Sequence[float]) -> list[WindowKeyframe]:
+def told(
+    keyframes: Sequence[WindowKeyframe], readings: Array | Sequence[float]
+) -> list[WindowKeyframe]:
     pairs = zip(keyframes, readings, strict=True)
     return [replace(keyframe, travelled_m=float(metres)) for keyframe, metres in pairs]
 

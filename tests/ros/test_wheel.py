@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -94,6 +95,10 @@ def test_one_thread_adds_while_another_asks() -> None:
     assert last == pytest.approx((count - 1) * PERIOD_NS / NANOSECONDS)
 
 
+def is_longer(received: list[Any], count: int) -> bool:
+    return len(received) > count
+
+
 @pytest.mark.parametrize("kind", [Odometry, TwistStamped])
 def test_over_the_graph(kind: Any, graph: Graph) -> None:
     wheels, count = WheelDistance(), 40
@@ -108,7 +113,7 @@ def test_over_the_graph(kind: Any, graph: Graph) -> None:
     graph.spin_until(lambda: publisher.get_subscription_count() == 1)
     for i in range(count):
         publisher.publish(message_of(kind, START_NS + i * PERIOD_NS, 0.5))
-        graph.spin_until(lambda due=i: len(received) > due)
+        graph.spin_until(partial(is_longer, received, i))
     end_ns = START_NS + (count - 1) * PERIOD_NS
     expected = 0.5 * (count - 1) * PERIOD_NS / NANOSECONDS
     assert wheels.at(end_ns) - wheels.at(START_NS) == pytest.approx(expected)

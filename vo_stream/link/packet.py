@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAGIC = b"VOSL"
-VERSION = 1
+VERSION = 2
 _PREFIX = struct.Struct(">4sH")
 
 MAX_HEADER_BYTES = 16 * 1024
