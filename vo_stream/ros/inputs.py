@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,14 @@ CALIBRATION, TRANSFORM = "no calibration", "no transform"
 
 
 class _Gate(MutuallyExclusiveCallbackGroup):  # type: ignore[misc]
-    """Has the executor leave images with DDS while the inbox is full."""
+    """Has the executor leave images with DDS while there is no room for them."""
 
-    def __init__(self, inbox: Inbox[Arrival]) -> None:
+    def __init__(self, has_room: Callable[[], bool]) -> None:
         super().__init__()
-        self._inbox = inbox
+        self._has_room = has_room
 
     def can_execute(self, entity: object) -> bool:
-        return not self._inbox.is_full and bool(super().can_execute(entity))
+        return self._has_room() and bool(super().can_execute(entity))
 
 
 class Inputs:
@@ -72,6 +73,8 @@ class Inputs:
         self._inbox = inbox
         self._mount = mount
         self._wheel = wheel
+        self._wait_s = 0.0 if config.input.drop_stale else config.node.wait_s
+        self._held: Any = None
         self._waiting_for = ""
         self._waiting_since_s = 0.0
         self._camera: CameraModel | None = None
@@ -93,7 +96,7 @@ class Inputs:
             self._on_image,
             profile(interface.IMAGE.qos) if config.input.drop_stale else LOSSLESS,
             overridden,
-            group=_Gate(inbox),
+            group=_Gate(self._has_room),
         )
         self._subscriptions = [self._image]
         self._why_waiting = {TRANSFORM: mount.why_not, CALIBRATION: self._why_no_calibration}
@@ -135,7 +138,9 @@ class Inputs:
             subscription.close()
 
     def look_after(self) -> None:
-        """Subscribe anew where publishers that came since ask for it."""
+        """Subscribe anew where publishers that came since ask for it; try what is held again."""
+        if self._held is not None:
+            self._take(self._held)
         if not self.images:
             self._image.adapt()
         if self._camera is None and not self._bad_calibration:
@@ -143,7 +148,7 @@ class Inputs:
 
     def missing(self, wait_s: float) -> str:
         """Return, in one line, what is missing for longer than `wait_s`; empty where nothing is."""
-        if self.silent_s > wait_s:
+        if self.silent_s > wait_s and self._has_room():
             if self.images:
                 return f"{self.topic}: no image for {self.silent_s:.0f} s"
             return self._image.why_silent()
@@ -152,28 +157,40 @@ class Inputs:
         return self._bad_calibration
 
     def _on_image(self, message: Any) -> None:
-        arrived_s = time.perf_counter()
+        began_s = time.perf_counter()
         self.images += 1
         self._last_image_s = time.monotonic()
-        waiting_for = self._pass_on(message, arrived_s)
-        if waiting_for != self._waiting_for:
-            self._waiting_for, self._waiting_since_s = waiting_for, self._last_image_s
-        self.busiest_ms = max(self.busiest_ms, 1e3 * (time.perf_counter() - arrived_s))
+        self._take(message)
+        self.busiest_ms = max(self.busiest_ms, 1e3 * (time.perf_counter() - began_s))
 
-    def _pass_on(self, message: Any, arrived_s: float) -> str:
+    def _take(self, message: Any) -> None:
+        """Pass an image on, or leave it out; where none may be lost, hold it for a while first."""
+        waiting_for = self._pass_on(message)
+        now_s = time.monotonic()
+        if waiting_for != self._waiting_for:
+            self._waiting_for, self._waiting_since_s = waiting_for, now_s
+        if waiting_for and now_s - self._waiting_since_s < self._wait_s:
+            self._held = message
+            return
+        self._held = None
+        if waiting_for:
+            self.unused[waiting_for] += 1
+
+    def _has_room(self) -> bool:
+        return self._held is None and not self._inbox.is_full
+
+    def _pass_on(self, message: Any) -> str:
         """Put an image into the inbox; return what is missing for that."""
         if self.paused:
             self.unused["paused"] += 1
             return ""
         if self._camera is None:
-            self.unused[CALIBRATION] += 1
             return CALIBRATION
         base_from_camera = self._mount.base_from_camera(message.header.frame_id)
         if base_from_camera is None:
-            self.unused[TRANSFORM] += 1
             return TRANSFORM
         self._wheel.base_from_camera = base_from_camera
-        self._inbox.put(Arrival(message, self._camera, base_from_camera, arrived_s))
+        self._inbox.put(Arrival(message, self._camera, base_from_camera, time.perf_counter()))
         return ""
 
     def _why_no_calibration(self) -> str:

@@ -6,10 +6,7 @@ import sys
 from typing import Any
 
 from vo_stream.errors import VoStreamError
-
-SWITCH_S = 0.001
-"""How long a Python thread may keep another one waiting: the executor must not wait for the
-worker."""
+from vo_stream.ros.process import prepare_process
 
 
 def main() -> None:
@@ -19,19 +16,22 @@ def main() -> None:
     except ImportError as error:
         sys.exit(f"vo_stream_node needs ROS 2 (make ros, or a ROS 2 installation): {error}")
     from rclpy._rclpy_pybind11 import RCLError
-    from rclpy.executors import ExternalShutdownException
+    from rclpy.exceptions import ParameterException
+    from rclpy.signals import SignalHandlerOptions
 
     from vo_stream.ros.node import VoStreamNode
 
-    sys.setswitchinterval(SWITCH_S)
+    prepare_process()
     node, code = None, 0
     try:
-        rclpy.init()
+        # rclpy's own handlers would end the context while the worker still publishes.
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = VoStreamNode()
         code = _run(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except KeyboardInterrupt:
         pass
-    except (VoStreamError, RCLError) as error:  # RCLError adds where in its source it was raised
+    except (VoStreamError, ParameterException, RCLError) as error:
+        # What RCLError has to say ends in where its source was built.
         rclpy.logging.get_logger("vo_stream").fatal(str(error).partition(", at ")[0])
         code = 2
     finally:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import rclpy
@@ -26,6 +24,7 @@ from rosgraph_msgs.msg import Clock
 from vo_stream.errors import SourceError, VoStreamError
 from vo_stream.replay.bag_messages import BagMessages, BagTopic, RawMessage
 from vo_stream.replay.read_ahead import ReadAhead
+from vo_stream.ros.process import prepare_process
 from vo_stream.ros.qos import profile, recorded
 from vo_stream.values import NANOSECONDS
 
@@ -101,7 +100,7 @@ def play(path: Path, options: PlayOptions, show: Show) -> Played:
 
     `show` is called with the seconds of the bag that have passed. Raises VoStreamError.
     """
-    _interrupt_once()
+    prepare_process()
     played = Played()
     with suppress(KeyboardInterrupt), BagMessages(path) as bag, _node() as node:
         publishers = _publishers(node, _chosen(path, bag, options))
@@ -261,20 +260,3 @@ def _let_receive(publishers: Mapping[str, Any]) -> None:
         while not publisher.wait_for_all_acked(Duration(seconds=0.05)):
             if time.monotonic() > end_s:
                 return
-
-
-def _interrupt_once() -> None:
-    """Have the first SIGINT or SIGTERM raise KeyboardInterrupt, and those after it do nothing.
-
-    A shell that starts a command in the background has it ignore SIGINT, hence SIGINT too; and
-    what wraps a command may send it twice, which must not break off the tidying up.
-    """
-    asked_to_end = (signal.SIGINT, signal.SIGTERM)
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        for number in asked_to_end:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in asked_to_end:
-        signal.signal(number, interrupt)

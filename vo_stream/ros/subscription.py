@@ -75,8 +75,8 @@ class Subscription:
                     f"{_described(ours)}: mend qos_overrides.{self.topic}"
                 )
         return (
-            f"{self.topic} has {len(publishers)} publisher(s), but nothing comes through; large "
-            "best-effort images need config/fastdds_shm.xml"
+            f"{self.topic} has {len(publishers)} publisher(s), but nothing has come; if they do "
+            "send, large best-effort images need config/fastdds_shm.xml"
         )
 
     def _created(self, qos: QoSProfile) -> Any:
