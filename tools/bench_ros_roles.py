@@ -33,6 +33,7 @@ from vo_stream.demo.world import scaled
 from vo_stream.encodings import GreyImage
 from vo_stream.messages import grey_of, stamp_ns_of
 from vo_stream.ros import interface
+from vo_stream.ros.process import reuse_large_blocks
 from vo_stream.values import NANOSECONDS
 
 BEGUN = "begun"
@@ -216,6 +217,7 @@ def main() -> int:
     args = parser.parse_args()
     signals: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _: signals.append(number))
+    reuse_large_blocks()  # as the node does
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     result = roles[args.role](args, lambda: bool(signals))
     _say(json.dumps({**result, "cpu_s": time.process_time()}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,9 @@ from vo_stream.values import NANOSECONDS, Frame
 RECORDED = Path(__file__).parents[3] / "shared" / "data"
 
 CLI = (sys.executable, "-m", "vo_stream.cli")
+
+START_NS = 1000 * NANOSECONDS
+"""Some sequences begin at 0, which in ROS means that there is no stamp."""
 
 FOUND_S = 4.5
 """What the player waits: discovery takes up to 3 s where a first packet met nobody, and volatile
@@ -41,7 +45,8 @@ def room(seconds: float) -> list[Frame]:
 def recorded(name: str, limit: int) -> list[Frame]:
     if not (RECORDED / name).is_dir():
         pytest.skip(f"the recorded sequence {name} is not on this machine")
-    return list(bags.recorded_frames(RECORDED / name, limit))
+    frames = bags.recorded_frames(RECORDED / name, limit)
+    return [replace(frame, stamp_ns=frame.stamp_ns + START_NS) for frame in frames]
 
 
 def with_calibration_first(frames: Sequence[Frame], compressed: bool = False) -> list[Message]:

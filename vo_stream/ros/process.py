@@ -21,11 +21,11 @@ KEPT_BYTES = 128 << 20
 def prepare_process() -> None:
     """Switch threads quickly, keep the memory of large images, and end in order when asked to."""
     sys.setswitchinterval(SWITCH_S)
-    _reuse_large_blocks()
+    reuse_large_blocks()
     _interrupt_once()
 
 
-def _reuse_large_blocks() -> None:
+def reuse_large_blocks() -> None:
     """Have malloc keep large blocks for the next image instead of giving them back at once.
 
     Fetching them anew, page by page, takes most of the time that a 1280x720 colour image costs on
