@@ -58,8 +58,8 @@ class InputConfig:
     drop_stale: bool = setting(
         True,
         "true: while an image is worked at the newest one waits, older ones are dropped and "
-        "counted, as a robot wants it. false: none is dropped and a reliable publisher is held "
-        "back, as a played bag wants it.",
+        "counted, as a robot wants it. false: none is dropped, and images wait with DDS until "
+        "there is room, as a played bag wants it; their publisher must be reliable.",
     )
     queue: int = setting(
         10, "Images that are taken in ahead where drop_stale is false.", within=(1, 1000)

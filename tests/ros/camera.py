@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 FPS = 20.0
 
+ON_THE_WAY_S = 0.2
+"""A message that was sent so long ago has arrived."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Footage:
@@ -60,7 +63,7 @@ class Camera:
     """Publishes images, and with each its CameraInfo, through a graph's node.
 
     `film`: what is shown, by default `footage()`. `infos`: where to publish CameraInfo, empty for
-    not at all.
+    not at all. `later_ns` may be set: what is added to the stamps.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Camera:
     ) -> None:
         self.film = film or footage()
         self.shown = 0
+        self.later_ns = 0
         self._graph = graph
         self._frame_id = frame_id
         self._compressed = compressed
@@ -84,9 +88,12 @@ class Camera:
         self._infos = graph.node.create_publisher(CameraInfo, infos, qos) if infos else None
 
     def wait_for_reader(self, timeout_s: float = 20.0) -> None:
-        """Wait until somebody subscribes to all that is published."""
+        """Wait until somebody subscribes to all that is published, and knows the calibration."""
         made = [p for p in (self._images, self._infos) if p is not None]
         self._graph.spin_until(lambda: all(p.get_subscription_count() for p in made), timeout_s)
+        if self._infos is not None:
+            self._infos.publish(self._info(self.film.frames[0].stamp_ns))
+            self._graph.spin(ON_THE_WAY_S)
 
     def publish(
         self,
@@ -101,9 +108,9 @@ class Camera:
         i = self.shown if i is None else i
         self.shown = i + 1
         frame = self.film.frames[self.film.at(i)]
-        stamp_ns = self.film.stamp_ns(i) if stamp_ns is None else stamp_ns
+        stamp_ns = self.film.stamp_ns(i) + self.later_ns if stamp_ns is None else stamp_ns
         if self._infos is not None:
-            self._infos.publish(info_message(frame.camera, stamp_ns, self._frame_id))
+            self._infos.publish(self._info(stamp_ns))
         pixels = frame.image if image is None else image
         made = compressed_message if self._compressed else image_message
         self._images.publish(made(pixels, stamp_ns, self._frame_id))
@@ -118,6 +125,9 @@ class Camera:
             stamps_ns.append(self.publish(image=image))
             self._graph.spin(began_s + n / rate_hz - time.monotonic())
         return stamps_ns
+
+    def _info(self, stamp_ns: int) -> Any:
+        return info_message(self.film.frames[0].camera, stamp_ns, self._frame_id)
 
 
 def image_message(image: npt.NDArray[np.uint8], stamp_ns: int, frame_id: str) -> Any:

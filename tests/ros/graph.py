@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Graph:
 
     def close(self) -> None:
         for process in self.processes:
-            process.kill()
+            process.end()
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
@@ -135,6 +136,14 @@ class Process:
         os.killpg(self.popen.pid, signal.SIGINT)
         self.popen.wait(timeout_s)
         return time.monotonic() - began
+
+    def end(self) -> None:
+        """Let it end in order, since DDS leaves files behind else, or kill it."""
+        if self.popen.poll() is None:
+            self.popen.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.popen.wait(3.0)
+        self.kill()
 
     def kill(self) -> None:
         """End it and all it started."""

@@ -118,6 +118,7 @@ def _counts(parts: Parts) -> Iterator[tuple[str, object]]:
     for reason, count in [*inputs.unused.items(), *list(stream.refused.items())]:
         yield f"left out: {reason}", count
     yield "failed", stream.failed
+    yield from inputs.wheel_counts().items()
     yield "executor busy max (ms)", inputs.busiest_ms
     yield "adjuster", link.state
     yield "adjuster age (s)", link.age_s

@@ -31,7 +31,7 @@ from vo_stream.ros.wheel import WheelDistance
 logger = logging.getLogger(__name__)
 
 LOSSLESS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
-"""DDS keeps what the inbox has no room for, up to its own limits; then publishers wait."""
+"""DDS keeps what the inbox has no room for, up to its own limits."""
 
 
 CALIBRATION, TRANSFORM = "no calibration", "no transform"
@@ -107,7 +107,8 @@ class Inputs:
                 node, CameraInfo, info_topic, self._on_info, sensor, overridden, latched=True
             )
             self._subscriptions.append(self._info)
-        if config.scale.source == "wheel":
+        self._wheels = config.scale.source == "wheel"
+        if self._wheels:
             for topic, kind in (
                 (interface.WHEEL_ODOMETRY, Odometry),
                 (interface.WHEEL_TWIST, TwistStamped),
@@ -150,11 +151,28 @@ class Inputs:
         """Return, in one line, what is missing for longer than `wait_s`; empty where nothing is."""
         if self.silent_s > wait_s and self._has_room():
             if self.images:
-                return f"{self.topic}: no image for {self.silent_s:.0f} s"
+                return f"{self.topic}: no image for more than {wait_s:g} s"
             return self._image.why_silent()
         if self._waiting_for and time.monotonic() - self._waiting_since_s > wait_s:
             return self._why_waiting[self._waiting_for]()
         return self._bad_calibration
+
+    def wheel_counts(self) -> dict[str, object]:
+        """Return what became of the wheels' messages, for people; empty where none are asked for."""
+        if not self._wheels:
+            return {}
+        return {
+            "wheel messages": self._wheel.messages,
+            "wheel messages not used": self._wheel.dropped,
+            "wheel interruptions": self._wheel.breaks,
+        }
+
+    def wheels_silent(self) -> str:
+        """Return, in one line, that the wheels say nothing; empty where they do or need not."""
+        if not self._wheels or self._wheel.messages:
+            return ""
+        topics = " or ".join(subscription.topic for subscription in self._subscriptions[-2:])
+        return f"scale.source is wheel, but nothing comes on {topics}"
 
     def _on_image(self, message: Any) -> None:
         began_s = time.perf_counter()

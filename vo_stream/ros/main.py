@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from typing import Any
 
@@ -18,9 +19,16 @@ def main() -> None:
     from rclpy._rclpy_pybind11 import RCLError
     from rclpy.exceptions import ParameterException
     from rclpy.signals import SignalHandlerOptions
+    from rclpy.utilities import remove_ros_args
 
     from vo_stream.ros.node import VoStreamNode
 
+    usage = argparse.ArgumentParser(
+        "vo_stream_node",
+        description="Live visual odometry on a ROS graph.",
+        epilog="Parameters, remappings and the like follow --ros-args.",
+    )
+    usage.parse_args(remove_ros_args(sys.argv)[1:])
     prepare_process()
     node, code = None, 0
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vo_stream.io_config import FramesConfig
 from vo_stream.ros.frames import FORWARD
-from vo_stream.ros.static_tf import StaticTree
+from vo_stream.ros.static_tf import StaticTree, plain_name
 from vo_stream.se3 import SE3
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class Mount:
     def __init__(self, config: FramesConfig) -> None:
         self._config = config
         self._tree = StaticTree()
-        self._camera_frame = config.camera
+        self._camera_frame = plain_name(config.camera)
         self._base_from_camera: SE3 | None = None
 
     @property
@@ -43,7 +43,7 @@ class Mount:
     def base_from_camera(self, image_frame: str) -> SE3 | None:
         """Return the mount of the camera that took an image; None where it is not known yet."""
         if self._base_from_camera is None:
-            self._camera_frame = self._config.camera or image_frame.lstrip("/")
+            self._camera_frame = plain_name(self._config.camera or image_frame)
             if self._config.mount == "forward":
                 self._base_from_camera = FORWARD
             elif self._camera_frame:

@@ -86,7 +86,7 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
         self._parts: Parts | None = None
         self._overridden: dict[str, QoSProfile | None] = {}
         self._said = ""
-        self._diagnostics = Diagnostics(self.get_name())
+        self._diagnostics = Diagnostics(self.get_fully_qualified_name().strip("/"))
         self._settings = Parameters(self, lambda: self._configured is not None, self._changed)
         self._diagnostics_publisher = self.create_publisher(
             DiagnosticArray, interface.DIAGNOSTICS.name, profile(interface.DIAGNOSTICS.qos)
@@ -194,7 +194,6 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
             on_room=lambda: self.executor and self.executor.wake(),
         )
         wheel = WheelDistance()
-        there.mount.forget()
         inputs = Inputs(self, config, inbox, there.mount, wheel, self._overridden)
         most_waiting = config.link.queue if keep_all else None
         stream = Stream(there.odometer, there.link, inbox, there.publishers, wheel.at, most_waiting)
@@ -236,17 +235,8 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
         """Begin a new session where ROS time went back, unless the images did so before."""
         if self._parts is None:
             return
-        there, now_ns = self._there(), self.get_clock().now().nanoseconds
-        self._parts.inbox.clear()
-        ahead_ns = self._settings.config().track.max_backwards_s * NANOSECONDS
-
-        def reset() -> None:
-            state = there.odometer.state
-            if state is not None and state.stamp_ns > now_ns + ahead_ns:
-                there.odometer.reset()
-
         logger.info("the clock went back by %.3f s", -jump.delta.nanoseconds / NANOSECONDS)
-        self._parts.stream.ask(reset)
+        self._parts.stream.ask(self._there().odometer.clock_went_back)
 
     def _on_reset(self, request: Any, response: Any) -> Any:
         if self._configured is None:
@@ -295,6 +285,8 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
         if there is not None and self._parts is not None:
             missing = self._parts.inputs.missing(config.node.wait_s)
             conflict = there.watch.conflict(config.publish)
+            if not conflict and self._parts.age_s > config.node.wait_s:
+                conflict = self._parts.inputs.wheels_silent()
         if (fault := missing or conflict) != self._said:  # one line for as long as it lasts
             logger.warning("%s", fault or "that is over")
         self._said = fault

@@ -32,8 +32,15 @@ NODE_NAME = "vo_stream_play"
 
 CLOCK = "/clock"
 
-DISCOVERY_S = 0.5
-"""From the making of the publishers to the first message: who listens has to find them."""
+DISCOVERY_S = 4.0
+"""Longest wait for somebody who listens. Processes that miss each other's first greeting meet at
+the next, three seconds later."""
+
+SETTLE_S = 0.5
+"""From the first who listens to the first message: others are about to find the publishers too."""
+
+LOOK_S = 0.02
+"""Between two looks for somebody who listens."""
 
 TICK_NS = NANOSECONDS // 100
 """Between two messages on /clock."""
@@ -140,8 +147,9 @@ class _Player:
 
     def run(self, messages: Iterator[tuple[int, RawMessage]]) -> None:
         """Publish all messages, given with the number of their turn."""
-        delay_s = max(self._options.delay_s, DISCOVERY_S)
-        due_ns = began_ns = time.monotonic_ns() + round(delay_s * NANOSECONDS)
+        ready_ns = time.monotonic_ns() + round(self._options.delay_s * NANOSECONDS)
+        self._await_listener()
+        due_ns = began_ns = max(ready_ns, time.monotonic_ns() + round(SETTLE_S * NANOSECONDS))
         self._sleep_until(due_ns)
         for turn, message in messages:
             if turn != self._turn:
@@ -153,6 +161,13 @@ class _Player:
             self._publishers[message.topic].publish(message.data)
             self._played.messages += 1
             self._played.seconds = (time.monotonic_ns() - began_ns) / NANOSECONDS
+
+    def _await_listener(self) -> None:
+        end_s = time.monotonic() + DISCOVERY_S
+        while time.monotonic() < end_s:
+            if any(publisher.get_subscription_count() for publisher in self._publishers.values()):
+                return
+            time.sleep(LOOK_S)
 
     def _begin_turn(self, turn: int, first: RawMessage, previous_due_ns: int) -> None:
         began_ns = max(previous_due_ns + TURN_GAP_NS * (turn > 0), time.monotonic_ns())

@@ -27,8 +27,9 @@ _POLICIES = {
 Static transforms come in a message each, and who comes late needs them all.
 """
 
-RECORDED_DEPTH = 10
-"""Messages. The graph does not tell a publisher's depth, so a bag does not know it."""
+RECORDED_DEPTH = 1000
+"""Messages that wait for a reader who is slow. The graph does not tell a publisher's depth, so a
+bag does not know it."""
 
 
 def profile(name: str) -> QoSProfile:

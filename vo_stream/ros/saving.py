@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from vo_stream.replay.trajectory import Trajectory, tum_text
 from vo_stream.ros.publishers import Kept
 from vo_stream.se3 import SE3
 
+logger = logging.getLogger(__name__)
+
 
 def save(kept: Kept, path: Path, done: Any) -> None:
     """Write what was kept to `path`, and its keyframes beside it, then tell `done`, a Future.
@@ -19,7 +22,11 @@ def save(kept: Kept, path: Path, done: Any) -> None:
     """
 
     def write() -> None:
-        done.set_result(_written(kept, path))
+        try:
+            done.set_result(_written(kept, path))
+        except Exception as error:  # a bug; who waits must not wait for ever
+            logger.exception("the trajectory cannot be written")
+            done.set_result((False, f"{type(error).__name__}: {error}"))
 
     threading.Thread(target=write, name="vo_stream writer", daemon=True).start()
 
@@ -27,6 +34,8 @@ def save(kept: Kept, path: Path, done: Any) -> None:
 def _written(kept: Kept, path: Path) -> tuple[bool, str]:
     if not len(kept.stamps_ns):
         return False, "there is no pose yet"
+    if not path.name:
+        return False, "node.trajectory_file names no file"
     live = Trajectory(kept.stamps_ns, tuple(SE3(pose) for pose in kept.poses))
     stamps_ns, poses = zip(*kept.keyframes, strict=True) if kept.keyframes else ((), ())
     try:

@@ -9,18 +9,33 @@ from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.exceptions import ParameterException
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from vo_stream.errors import ConfigError
+
 logger = logging.getLogger(__name__)
+
+OVERRIDABLE = ("history", "depth", "reliability")
+"""The policies that rclpy lets a user override."""
+
+_LISTED_TOPICS = 3
 
 
 class Subscription:
     """Subscribes to a topic until it is closed; `lost` counts what DDS reports as lost.
 
-    `latched`: a value that may have been published once, before this was there. `overridden`: what
-    the user's qos_overrides said of each topic, which a node keeps: they are read once and then
-    hold. Otherwise the wanted QoS is lowered to what the publishers offer.
+    `latched`: a value that may have been published once, before this was there. `overridden`: by
+    topic, the policies that the user's qos_overrides set, which a node keeps: they are read once
+    and then hold. The others are lowered to what the publishers offer. Raises ConfigError where
+    the overrides cannot be used.
     """
 
     def __init__(
@@ -30,7 +45,7 @@ class Subscription:
         topic: str,
         callback: Callable[[Any], None],
         wanted: QoSProfile,
-        overridden: dict[str, QoSProfile | None],
+        overridden: dict[str, Any],
         group: CallbackGroup | None = None,
         latched: bool = False,
     ) -> None:
@@ -63,13 +78,13 @@ class Subscription:
         type_name = _type_name(self._message)
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         if not publishers:
-            return f"nobody publishes {self.topic} ({type_name})"
+            return f"nobody publishes {self.topic} ({type_name}){self._elsewhere(type_name)}"
         others = {p.topic_type for p in publishers} - {type_name}
         if others:
             return f"{self.topic} is of type {', '.join(sorted(others))}, not {type_name}"
         ours = self._handle.qos_profile
         for offered in (p.qos_profile for p in publishers):
-            if _lowered(ours, [offered]) != _kinds(ours):
+            if qos_check_compatible(offered, ours)[0] == QoSCompatibility.ERROR:
                 return (
                     f"{self.topic} is published {_described(offered)}, but asked for "
                     f"{_described(ours)}: mend qos_overrides.{self.topic}"
@@ -79,27 +94,47 @@ class Subscription:
             "send, large best-effort images need config/fastdds_shm.xml"
         )
 
+    def _elsewhere(self, type_name: str) -> str:
+        """Return what is published instead: messages of this type, or beside this topic."""
+        near = [
+            f"{topic} ({', '.join(types)})"
+            for topic, types in self._node.get_topic_names_and_types()
+            if (type_name in types or _beside(topic, self.topic))
+            and self._node.count_publishers(topic)
+        ]
+        return f"; there is {', '.join(near[:_LISTED_TOPICS])}" if near else ""
+
     def _created(self, qos: QoSProfile) -> Any:
         first = self.topic not in self._overridden
-        before = copy.copy(qos)
-        handle = self._node.create_subscription(
-            self._message,
-            self.topic,
-            self._callback,
-            qos,
-            callback_group=self._group,
-            event_callbacks=SubscriptionEventCallbacks(
-                message_lost=self._on_lost, incompatible_qos=lambda _: None
-            ),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies() if first else None,
-        )
-        if first:  # rclpy has written the user's overrides into it
-            self._overridden[self.topic] = qos if qos != before else None
+        try:
+            handle = self._node.create_subscription(
+                self._message,
+                self.topic,
+                self._callback,
+                qos,
+                callback_group=self._group,
+                event_callbacks=SubscriptionEventCallbacks(
+                    message_lost=self._on_lost, incompatible_qos=lambda _: None
+                ),
+                qos_overriding_options=(
+                    QoSOverridingOptions.with_default_policies() if first else None
+                ),
+            )
+        except (ParameterException, RuntimeError, TypeError) as error:
+            if not first or not self._given():
+                raise
+            why = str(error).partition("\n")[0].partition(", at ")[0]
+            raise ConfigError(f"{why}: mend qos_overrides.{self.topic}") from None
+        if first:  # rclpy has written what was given into it
+            self._overridden[self.topic] = {name: getattr(qos, name) for name in self._given()}
         return handle
 
+    def _given(self) -> list[str]:
+        """Return the policies that the user's qos_overrides set; rclpy has no public way to it."""
+        prefix = f"qos_overrides.{self.topic}.subscription."
+        return [name for name in OVERRIDABLE if prefix + name in self._node._parameter_overrides]
+
     def _adapted(self) -> QoSProfile:
-        if overridden := self._overridden.get(self.topic):
-            return overridden
         qos = copy.copy(self._wanted)
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         offered = [p.qos_profile for p in publishers]
@@ -107,6 +142,8 @@ class Subscription:
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
             qos.reliability = ReliabilityPolicy.RELIABLE
         qos.reliability, qos.durability = _lowered(qos, offered)
+        for name, value in self._overridden.get(self.topic, {}).items():
+            setattr(qos, name, value)
         return qos
 
     def _on_lost(self, event: Any) -> None:
@@ -125,8 +162,9 @@ def _lowered(
     return reliability, durability
 
 
-def _kinds(qos: QoSProfile) -> tuple[Any, ...]:
-    return qos.reliability, qos.durability
+def _beside(topic: str, other: str) -> bool:
+    """Return whether one topic lies below the other, as image/compressed does below image."""
+    return topic.startswith(f"{other}/") or other.startswith(f"{topic}/")
 
 
 def _described(qos: QoSProfile) -> str:

@@ -19,11 +19,13 @@ class WheelDistance:
 
     def __init__(self, base_from_camera: SE3 | None = None) -> None:
         self.base_from_camera = base_from_camera
+        self.messages = 0
         self._distance = TravelledDistance()
         self._lock = Lock()
 
     def add(self, message: Any) -> None:
         """Take in a nav_msgs/Odometry or geometry_msgs/TwistStamped."""
+        self.messages += 1
         speed_m_s = camera_speed_of(message, self.base_from_camera)
         with self._lock:
             self._distance.add(stamp_ns_of(message), speed_m_s)

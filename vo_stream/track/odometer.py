@@ -15,7 +15,7 @@ from vo_stream.config import ScaleConfig, TrackConfig
 from vo_stream.errors import ConfigError
 from vo_stream.net.stepnet import NetState, StepNet
 from vo_stream.se3 import SE3, Array
-from vo_stream.track.bounds import bounded
+from vo_stream.track.bounds import bounded, fault_of
 from vo_stream.track.scale import Scale
 from vo_stream.track.stamps import StampCheck
 from vo_stream.track.status import Tracking
@@ -33,9 +33,6 @@ covariance of zero is refused by filters."""
 
 REST_STD = 1e-4
 """Standard deviation of a step at rest, metres and radians."""
-
-SHORTEST_STEP_S = 0.02
-"""Speeds are judged over at least this long: stamps jitter."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +89,12 @@ class Odometer:
     def reset(self) -> None:
         """Forget the stream; the next frame starts a new session at the origin."""
         self._state = None
+        self._stamps = StampCheck(self._config.max_backwards_s)
+
+    def clock_went_back(self) -> None:
+        """Begin a new session with the next stamp that goes back, unless one began already."""
+        if self._state is not None:
+            self._stamps.clock_went_back()
 
     def reconfigure(self, config: TrackConfig) -> None:
         """Judge by other settings from the next frame on."""
@@ -127,8 +130,10 @@ class Odometer:
         else:
             following, estimate = self._advance(frame, state)
         if state and state.tracking.status is not estimate.status:
-            logger.info("%s: %s", estimate.status.value, estimate.reason)
+            logger.info("%s", f"{estimate.status.value}: {estimate.reason}".removesuffix(": "))
         self.times.step = _milliseconds_since(began)
+        if state and following.session != state.session:
+            self._stamps.restarted()
         self._sessions = following.session
         self._state = following
         return estimate
@@ -200,7 +205,7 @@ class Odometer:
         image, rays = self._rectified(frame)
         motion, net = self._timed_step(image, rays, dt_s, state.net)
         motion = motion and state.scale.applied_to(motion)
-        fault = self._fault(motion, dt_s)
+        fault = fault_of(motion, dt_s, self._config)
         if fault or motion is None:  # the backend's memory may be spoiled with it
             _, net = self._net.step(image, rays, 0.0, self._net.start())
             state = replace(state, scale=state.scale.of_new_unit(self._first_scale))
@@ -260,23 +265,6 @@ class Odometer:
         )
         hidden = np.concatenate([motion.std[:3], np.full(3, angle)])
         return replace(motion, std=np.hypot(motion.std, hidden))
-
-    def _fault(self, motion: Motion | None, dt_s: float) -> str:
-        """Return why a backend's motion cannot be true; empty where it can."""
-        if motion is None:
-            return "the backend gave no motion"
-        if not motion.is_finite:
-            return "the backend's motion is not finite"
-        dt_s = max(dt_s, SHORTEST_STEP_S)
-        speed = float(np.linalg.norm(motion.prev_from_curr.translation)) / dt_s
-        if speed > self._config.max_speed_m_s:
-            logger.info("the backend's motion is %.0f m/s", speed)
-            return "the backend's motion is too fast"
-        turn_rate = motion.prev_from_curr.angle / dt_s
-        if turn_rate > self._config.max_turn_rate_rad_s:
-            logger.info("the backend's turn is %.1f rad/s", turn_rate)
-            return "the backend's turn is too fast"
-        return ""
 
     def _blind_std(self, dt_s: float) -> Array:
         """Return the (6,) standard deviation of a step of which nothing is known."""

@@ -18,10 +18,22 @@ class StampCheck:
     def __init__(self, max_backwards_s: float) -> None:
         self._max_backwards_ns = max_backwards_s * NANOSECONDS
         self._jumped_ns: int | None = None
+        self._clock_back = self._stamps_back = False
+
+    def clock_went_back(self) -> None:
+        """Take the next stamp that goes back, however far, for the stream's new beginning.
+
+        Unless the stamps did so before the clock.
+        """
+        self._clock_back, self._stamps_back = not self._stamps_back, False
+
+    def restarted(self) -> None:
+        """Take note that the stream began again."""
+        self._clock_back, self._stamps_back = False, not self._clock_back
 
     def turned_back(self, stamp_ns: int, last_ns: int) -> bool:
         """Return whether the stream began again: a bag that loops, a clock that was set."""
-        return stamp_ns < last_ns - self._max_backwards_ns
+        return stamp_ns < last_ns - (0 if self._clock_back else self._max_backwards_ns)
 
     def refusal(self, stamp_ns: int, last_ns: int) -> str:
         """Return why a frame of that stamp cannot be used; empty where it can."""
@@ -36,7 +48,8 @@ class StampCheck:
     def _jumps(self, stamp_ns: int, last_ns: int) -> bool:
         jump_ns = abs(stamp_ns - last_ns)
         suspect_ns, self._jumped_ns = self._jumped_ns, None
-        if jump_ns <= JUMP_S * NANOSECONDS:
+        restarts = self._clock_back and stamp_ns < last_ns
+        if jump_ns <= JUMP_S * NANOSECONDS or restarts:
             return False
         if suspect_ns is not None and 0 < stamp_ns - suspect_ns < jump_ns:
             return False  # it goes on from there
