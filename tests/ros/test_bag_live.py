@@ -135,7 +135,6 @@ def test_compressed_images_faster_than_they_can_be_worked_off(graph: Graph) -> N
     check_identical(graph, messages, rate=20.0, input__transport="compressed", input__queue=2)
 
 
-@pytest.mark.xfail(strict=True, reason="the player keeps only ten messages for who is behind")
 def test_a_node_that_is_held_up_for_a_second_misses_nothing(graph: Graph) -> None:
     check_identical(graph, with_calibration_first(room()), rate=1.0, stopped_s=1.0)
 

@@ -232,15 +232,7 @@ def test_stamps_alone(case: Case, by_stamps: Live) -> None:
 
 @pytest.mark.parametrize(
     ("step_s", "early"),
-    [
-        (0.1, 0),
-        (0.1, 4),
-        (0.6, 0),
-        pytest.param(
-            *(0.6, 4),
-            marks=pytest.mark.xfail(strict=True, reason="images ahead of the clock begin twice"),
-        ),
-    ],
+    [(0.1, 0), (0.1, 4), (0.6, 0), (0.6, 4)],
 )
 def test_clock_and_images_go_back(step_s: float, early: int, by_clock: Live) -> None:
     """The first images of the new loop may come before its time does."""
@@ -258,7 +250,6 @@ def test_clock_and_images_go_back(step_s: float, early: int, by_clock: Live) -> 
     check(live, before, Case([], [turn, turn[unconfirmed:]], {JUMPS: 1} if unconfirmed else {}))
 
 
-@pytest.mark.xfail(strict=True, reason="they begin a session of their own")
 @pytest.mark.parametrize("step_s", [0.1, 0.6])
 def test_images_of_the_old_loop_that_come_late_begin_no_session(
     step_s: float, by_clock: Live

@@ -158,7 +158,7 @@ class Inputs:
         return self._bad_calibration
 
     def wheel_counts(self) -> dict[str, object]:
-        """Return what became of the wheels' messages, for people; empty where none are asked for."""
+        """Return what became of the wheels' messages; empty where none are asked for."""
         if not self._wheels:
             return {}
         return {

@@ -37,6 +37,7 @@ from vo_stream.ros.saving import save
 from vo_stream.ros.stream import Arrival, Stream
 from vo_stream.ros.tf_watch import ParentWatch
 from vo_stream.ros.transforms import TransformListener
+from vo_stream.ros.transitions import refuse_wrong_transitions
 from vo_stream.ros.wheel import WheelDistance
 from vo_stream.track.odometer import Odometer
 from vo_stream.values import NANOSECONDS
@@ -77,6 +78,7 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
     def __init__(self, **options: Any) -> None:
         """Declare the parameters; raises ConfigError where one given is not allowed."""
         super().__init__(interface.NODE_NAME, **options)
+        refuse_wrong_transitions(self)
         self._log = RosLog(self.get_logger())
         package_log = logging.getLogger("vo_stream")
         package_log.addHandler(self._log)
