@@ -45,6 +45,15 @@ MAX_SIDE_PX = 16384
 MAX_NUMBER_PX = 1e7
 """Larger focal lengths and principal points are taken for a broken file."""
 
+MIN_FOCAL_PX = 1e-3
+"""Shorter focal lengths are zero but for rounding."""
+
+MAX_COEFFICIENT = 1e6
+"""Larger coefficients of distortion are taken for a broken file."""
+
+NEGLIGIBLE = 1e-12
+"""Coefficients of a polynomial below this only make its roots overflow."""
+
 _NEWTON_STEPS = 20
 _STEEPEST_START_RAD = 1.5
 _DIFFERENCE = 1e-7
@@ -90,7 +99,9 @@ class CameraModel:
             raise ConfigError("the calibration holds a number that is not finite")
         if max(map(abs, numbers[:4])) > MAX_NUMBER_PX:
             raise ConfigError("focal length or principal point is too large for any camera")
-        if self.fx <= 0.0 or self.fy <= 0.0:
+        if max(map(abs, distortion), default=0.0) > MAX_COEFFICIENT:
+            raise ConfigError("a coefficient of distortion is too large for any lens")
+        if min(self.fx, self.fy) < MIN_FOCAL_PX:
             raise ConfigError(
                 f"focal length {self.fx} x {self.fy} px: not calibrated (must be positive)"
             )
@@ -201,7 +212,7 @@ class CameraModel:
             n, d = (np.polynomial.Polynomial([1.0, *k]) for k in ((k1, k2, k3), (k4, k5, k6)))
             s = np.polynomial.Polynomial([0.0, 2.0])
             slopes = [(n + s * n.deriv()) * d - s * n * d.deriv(), d]
-        roots = np.concatenate([slope.trim().roots() for slope in slopes])
+        roots = np.concatenate([slope.trim(NEGLIGIBLE).roots() for slope in slopes])
         real = roots.real[(abs(roots.imag) < 1e-9) & (roots.real > 0.0)]
         nearest = math.sqrt(min(real, default=math.inf))
         if self.distortion_model == "equidistant":

@@ -65,7 +65,8 @@ def test_an_empty_one_waits_for_as_long_as_it_is_told() -> None:
 
 @pytest.mark.parametrize("how", ["put", "wake"])
 def test_one_that_waits_is_woken(how: str) -> None:
-    inbox, taken = Inbox[int](1, drop_stale=True), []
+    inbox = Inbox[int](1, drop_stale=True)
+    taken: list[int | None] = []
     waiting = threading.Thread(target=lambda: taken.append(inbox.get(LONG_S)), daemon=True)
     waiting.start()
     while waiting.is_alive():  # a call that comes too early is repeated
@@ -80,7 +81,8 @@ def test_one_that_waits_is_woken(how: str) -> None:
 @pytest.mark.parametrize("drop_stale", [True, False])
 def test_two_threads(drop_stale: bool) -> None:
     """Nothing is lost uncounted, nothing comes twice or out of order, and nobody hangs."""
-    count, taken = 5000, []
+    count = 5000
+    taken: list[int] = []
     room = threading.Event()
     inbox = Inbox[int](5, drop_stale=drop_stale, on_room=room.set)
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -254,13 +255,18 @@ def test_results_that_cannot_be_handed_out_stop_nothing() -> None:
 
 
 def test_requests_are_done_between_images_in_the_workers_thread() -> None:
-    worker, done = Worker(), []
+    worker = Worker()
+    done: list[tuple[int, str]] = []
+
+    def note(number: int) -> None:
+        done.append((number, threading.current_thread().name))
+
     with worker.at_work():
         for number in range(10):
             worker.put(number)
-            worker.stream.ask(lambda n=number: done.append((n, threading.current_thread().name)))
+            worker.stream.ask(partial(note, number))
         worker.until(lambda: worker.stream.published == 10 and len(done) == 10)
-        worker.stream.ask(lambda: done.append((10, threading.current_thread().name)))
+        worker.stream.ask(partial(note, 10))
         worker.until(lambda: len(done) == 11)  # without an image
     assert done == [(number, "vo_stream worker") for number in range(11)]
 
@@ -349,3 +355,26 @@ def test_what_the_adjuster_says_is_handed_out_and_belongs_to_its_session() -> No
     stamps_ns = [r.stamp_ns for r in worker.outputs.refinements]
     assert stamps_ns == sorted(stamps_ns)
     assert {r.session for r in worker.outputs.refinements} == {1, 2}
+
+
+def test_what_was_asked_before_a_stop_is_done() -> None:
+    worker = Worker()
+    done: list[int] = []
+    worker.put(*range(50))
+    with worker.at_work():
+        worker.until(lambda: worker.stream.published > 0)
+        worker.stream.ask(partial(done.append, 1))
+    assert done == [1]
+
+
+def test_a_request_that_fails_costs_no_image() -> None:
+    worker = Worker()
+
+    def fail() -> None:
+        raise RuntimeError("cannot be done")
+
+    worker.put(0, 1, 2)
+    worker.stream.ask(fail)
+    with worker.at_work():
+        worker.until(lambda: worker.stream.published == 3)
+    assert worker.stream.failed == 1

@@ -73,8 +73,8 @@ class Diagnostics:
             if estimate is not None:
                 values |= _about(estimate, parts.stream.refinement, now_ns)
         for level, fault in ((DiagnosticStatus.WARN, conflict), (DiagnosticStatus.ERROR, missing)):
-            if fault:
-                status.level, status.message = max(status.level, level), fault
+            if fault and level >= status.level:
+                status.level, status.message = level, fault
         status.values = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
         return status
 
@@ -118,7 +118,10 @@ def _counts(parts: Parts) -> Iterator[tuple[str, object]]:
     for reason, count in [*inputs.unused.items(), *list(stream.refused.items())]:
         yield f"left out: {reason}", count
     yield "failed", stream.failed
-    yield from inputs.wheel_counts().items()
+    if inputs.wheel is not None:
+        yield "wheel messages", inputs.wheel.messages
+        yield "wheel messages not used", inputs.wheel.dropped
+        yield "wheel interruptions", inputs.wheel.breaks
     yield "executor busy max (ms)", inputs.busiest_ms
     yield "adjuster", link.state
     yield "adjuster age (s)", link.age_s

@@ -11,7 +11,7 @@ from typing import Any
 
 from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Odometry
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -34,6 +34,9 @@ LOSSLESS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPol
 """DDS keeps what the inbox has no room for, up to its own limits."""
 
 
+SILENT_S = 1.0
+"""After so long without images another publisher may have come, with another QoS."""
+
 CALIBRATION, TRANSFORM = "no calibration", "no transform"
 """What an image may have to wait for; those that come until then are left out."""
 
@@ -53,8 +56,9 @@ class Inputs:
     """Subscribes when it is made, until `close`. All of it runs in the executor's thread.
 
     `images`: how many came; `unused`: how many of them could not go to the inbox, by reason;
-    `busiest_ms`: longest time that one of them took here. Raises ConfigError where the camera's
-    calibration file cannot be used.
+    `busiest_ms`: longest time that one of them took here; `wheel`: None where it is not asked for.
+    Raises SourceError where the camera's calibration file cannot be used, ConfigError where
+    qos_overrides cannot.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class Inputs:
         inbox: Inbox[Arrival],
         mount: Mount,
         wheel: WheelDistance,
-        overridden: dict[str, QoSProfile | None],
+        overridden: dict[str, dict[str, Any]],
     ) -> None:
         self.images = 0
         self.unused: Counter[str] = Counter()
@@ -72,7 +76,7 @@ class Inputs:
         self.busiest_ms = 0.0
         self._inbox = inbox
         self._mount = mount
-        self._wheel = wheel
+        self.wheel = wheel if config.scale.source == "wheel" else None
         self._wait_s = 0.0 if config.input.drop_stale else config.node.wait_s
         self._held: Any = None
         self._waiting_for = ""
@@ -89,34 +93,47 @@ class Inputs:
         if config.camera.calibration_file:
             path = Path(config.camera.calibration_file)
             self._camera = read_calibration(path, rectified=self._rectified)
-        self._image = Subscription(
-            node,
-            message,
-            image_topic,
-            self._on_image,
-            profile(interface.IMAGE.qos) if config.input.drop_stale else LOSSLESS,
-            overridden,
-            group=_Gate(self._has_room),
-        )
-        self._subscriptions = [self._image]
         self._why_waiting = {TRANSFORM: mount.why_not, CALIBRATION: self._why_no_calibration}
-        sensor = profile(interface.CAMERA_INFO.qos)
+        self._subscriptions: list[Subscription] = []
+        self._node = node
+        self._overridden = overridden
+        try:
+            self._subscribe(message, image_topic, config)
+        except ConfigError:
+            self.close()
+            raise
+
+    def _subscribe(self, message: type, image_topic: str, config: Config) -> None:
+        images = profile(interface.IMAGE.qos) if config.input.drop_stale else LOSSLESS
+        gate = _Gate(self._has_room)
+        self._image = self._subscription(message, image_topic, self._on_image, images, gate)
         if self._camera is None:
-            info_topic = node.resolve_topic_name(interface.CAMERA_INFO.name)
-            self._info = Subscription(
-                node, CameraInfo, info_topic, self._on_info, sensor, overridden, latched=True
+            topic = interface.CAMERA_INFO
+            self._info = self._subscription(
+                CameraInfo, topic.name, self._on_info, profile(topic.qos), latched=True
             )
-            self._subscriptions.append(self._info)
-        self._wheels = config.scale.source == "wheel"
-        if self._wheels:
+        if self.wheel is not None:
             for topic, kind in (
                 (interface.WHEEL_ODOMETRY, Odometry),
                 (interface.WHEEL_TWIST, TwistStamped),
             ):
-                name = node.resolve_topic_name(topic.name)
-                self._subscriptions.append(
-                    Subscription(node, kind, name, wheel.add, sensor, overridden)
-                )
+                self._subscription(kind, topic.name, self.wheel.add, profile(topic.qos))
+
+    def _subscription(
+        self,
+        message: type,
+        topic: str,
+        callback: Callable[[Any], None],
+        qos: QoSProfile,
+        group: CallbackGroup | None = None,
+        latched: bool = False,
+    ) -> Subscription:
+        name = self._node.resolve_topic_name(topic)
+        made = Subscription(
+            self._node, message, name, callback, qos, self._overridden, group, latched
+        )
+        self._subscriptions.append(made)
+        return made
 
     @property
     def topic(self) -> str:
@@ -142,7 +159,7 @@ class Inputs:
         """Subscribe anew where publishers that came since ask for it; try what is held again."""
         if self._held is not None:
             self._take(self._held)
-        if not self.images:
+        if not self.images or self.silent_s > SILENT_S:
             self._image.adapt()
         if self._camera is None and not self._bad_calibration:
             self._info.adapt()
@@ -151,25 +168,16 @@ class Inputs:
         """Return, in one line, what is missing for longer than `wait_s`; empty where nothing is."""
         if self.silent_s > wait_s and self._has_room():
             if self.images:
-                return f"{self.topic}: no image for more than {wait_s:g} s"
+                gone = f"{self.topic}: no image for more than {wait_s:g} s"
+                return "; ".join(filter(None, (gone, self._image.fault())))
             return self._image.why_silent()
         if self._waiting_for and time.monotonic() - self._waiting_since_s > wait_s:
             return self._why_waiting[self._waiting_for]()
         return self._bad_calibration
 
-    def wheel_counts(self) -> dict[str, object]:
-        """Return what became of the wheels' messages; empty where none are asked for."""
-        if not self._wheels:
-            return {}
-        return {
-            "wheel messages": self._wheel.messages,
-            "wheel messages not used": self._wheel.dropped,
-            "wheel interruptions": self._wheel.breaks,
-        }
-
     def wheels_silent(self) -> str:
         """Return, in one line, that the wheels say nothing; empty where they do or need not."""
-        if not self._wheels or self._wheel.messages:
+        if self.wheel is None or self.wheel.messages:
             return ""
         topics = " or ".join(subscription.topic for subscription in self._subscriptions[-2:])
         return f"scale.source is wheel, but nothing comes on {topics}"
@@ -207,7 +215,8 @@ class Inputs:
         base_from_camera = self._mount.base_from_camera(message.header.frame_id)
         if base_from_camera is None:
             return TRANSFORM
-        self._wheel.base_from_camera = base_from_camera
+        if self.wheel is not None:
+            self.wheel.base_from_camera = base_from_camera
         self._inbox.put(Arrival(message, self._camera, base_from_camera, time.perf_counter()))
         return ""
 

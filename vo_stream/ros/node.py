@@ -15,7 +15,6 @@ from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import LoggingSeverity
-from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -86,7 +85,7 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
         package_log.setLevel(logging.DEBUG if debugging else logging.INFO)
         self._configured: Configured | None = None
         self._parts: Parts | None = None
-        self._overridden: dict[str, QoSProfile | None] = {}
+        self._overridden: dict[str, dict[str, Any]] = {}
         self._said = ""
         self._diagnostics = Diagnostics(self.get_fully_qualified_name().strip("/"))
         self._settings = Parameters(self, lambda: self._configured is not None, self._changed)

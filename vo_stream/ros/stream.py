@@ -29,6 +29,9 @@ WAIT_S = 0.005
 
 LATENCIES_KEPT = 1000
 
+LAST_STAMP_NS = 2**31 * NANOSECONDS - 1
+"""Seconds of a message's stamp are 32 bits."""
+
 MAX_REASONS = 20
 """Images are counted by reason; reasons with numbers in them must not fill the memory."""
 
@@ -97,10 +100,11 @@ class Stream:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let the thread finish the image it is at, and wait for that."""
+        """Let the thread finish the image it is at, and wait for that; then do what was asked."""
         self._stopping = True
         self._inbox.wake()
         self._thread.join()
+        self._do_what_was_asked()
 
     def ask(self, request: Callable[[], None]) -> None:
         """Have something done between two images."""
@@ -110,24 +114,35 @@ class Stream:
     def _run(self) -> None:
         while not self._stopping:
             arrival = self._inbox.get(IDLE_S)
+            self._do_what_was_asked()
             try:
-                while self._requests:
-                    self._requests.popleft()()
                 if arrival is not None:
                     self._work_off(arrival)
                     self.failing = ""
                 self._take_in()
                 self._await_adjuster()
-            except Exception as error:  # the odometer's state is as it was: go on
-                self.failed += 1
-                if not self.failing:  # one line for a thousand images
-                    logger.exception("an image could not be worked off")
-                self.failing = f"{type(error).__name__}: {error}"
+            except Exception as error:  # noqa: BLE001 - the odometer's state is as it was: go on
+                self._fail(error)
+
+    def _do_what_was_asked(self) -> None:
+        while self._requests:
+            request = self._requests.popleft()
+            try:
+                request()
+            except Exception as error:  # noqa: BLE001 - it must not cost an image
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.failed += 1
+        if not self.failing:  # one line for a thousand images
+            logger.error("an image could not be worked off", exc_info=error)
+        self.failing = f"{type(error).__name__}: {error}"
 
     def _work_off(self, arrival: Arrival) -> None:
         stamp_ns = stamp_ns_of(arrival.message)
-        if stamp_ns == 0:
-            self._refuse("the image has no stamp")
+        if not 0 < stamp_ns <= LAST_STAMP_NS:
+            reason = "the image's stamp is no time" if stamp_ns else "the image has no stamp"
+            self._refuse(reason, reason)
             return
         try:
             image = grey_of(arrival.message)

@@ -75,6 +75,13 @@ class Subscription:
 
     def why_silent(self) -> str:
         """Return, in one line, why no message may have come."""
+        return self.fault() or (
+            f"{self.topic} is published, but nothing has come; if something is sent, large "
+            "best-effort images need config/fastdds_shm.xml"
+        )
+
+    def fault(self) -> str:
+        """Return, in one line, why no message can come; empty where nothing is wrong."""
         type_name = _type_name(self._message)
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         if not publishers:
@@ -89,10 +96,7 @@ class Subscription:
                     f"{self.topic} is published {_described(offered)}, but asked for "
                     f"{_described(ours)}: mend qos_overrides.{self.topic}"
                 )
-        return (
-            f"{self.topic} has {len(publishers)} publisher(s), but nothing has come; if they do "
-            "send, large best-effort images need config/fastdds_shm.xml"
-        )
+        return ""
 
     def _elsewhere(self, type_name: str) -> str:
         """Return what is published instead: messages of this type, or beside this topic."""
