@@ -24,7 +24,7 @@ from link_cases import (
 from vo_stream.config import Config
 from vo_stream.link.packet import Part
 from vo_stream.link.process import WorkerProcess
-from vo_stream.link.sockets import adjuster_socket, link_socket, received
+from vo_stream.link.sockets import adjuster_socket, link_socket, received, send
 from vo_stream.link.wire import (
     READY,
     AdjusterState,
@@ -74,7 +74,7 @@ class FakeAdjuster:
         return message
 
     def say(self, parts: list[Part]) -> None:
-        self.socket.send_multipart([self.peer, *parts])
+        send(self.socket, parts, self.peer)
 
     def ready(self, done: int = 0) -> None:
         self.say(encode_state(self.stream, AdjusterState(READY, done)))
@@ -145,7 +145,7 @@ def test_silence_begins_a_new_stream_and_the_old_ones_answers_come_too_late(
     old_peer, old_stream = fake.peer, fake.stream
     assert fake.hear(link) == Hello()
     assert fake.stream != old_stream
-    fake.socket.send_multipart([old_peer, *encode_refinement(old_stream, make_refinement(1))])
+    send(fake.socket, encode_refinement(old_stream, make_refinement(1)), old_peer)
     fake.say(encode_refinement(old_stream, make_refinement(2)))
     fake.ready()
     link.send(*make_frame(1))
@@ -176,7 +176,7 @@ class FakeLink:
         self.socket.connect(endpoint)
 
     def say(self, parts: list[Part]) -> None:
-        self.socket.send_multipart(parts)
+        send(self.socket, parts)
 
     def frame(self, stream: int, serial: int, task: int = 0) -> None:
         self.say(encode_frame(stream, serial, SETTINGS, *make_frame(serial, task)))

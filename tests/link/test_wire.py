@@ -20,7 +20,16 @@ from link_cases import make_frame, make_refinement
 
 from vo_stream.camera import CameraModel
 from vo_stream.config import Config
-from vo_stream.link.packet import MAGIC, MAX_HEADER_BYTES, MAX_TEXT, VERSION, Part, WireError
+from vo_stream.link.packet import (
+    MAGIC,
+    MAX_HEADER_BYTES,
+    MAX_TEXT,
+    VERSION,
+    Part,
+    WireError,
+    joined,
+    split,
+)
 from vo_stream.link.wire import (
     MAX_LENGTH,
     READY,
@@ -414,3 +423,19 @@ def test_random_bytes_are_refused() -> None:
     for _ in range(1000):
         refused([rng.randbytes(rng.randrange(200)) for _ in range(rng.randrange(4))])
         refused(with_header([], rng.randbytes(rng.randrange(200))))
+
+
+@pytest.mark.parametrize("parts", [[], [b""], [b"a"], [b"head", b"", memoryview(b"body")]])
+def test_a_message_travels_in_one_piece(parts: list[Part]) -> None:
+    assert [bytes(part) for part in split(joined(parts))] == [bytes(part) for part in parts]
+
+
+@given(st.binary(max_size=64))
+def test_what_is_no_message_has_no_parts(data: bytes) -> None:
+    assert split(data) == [] or joined(split(data)) == data
+
+
+@pytest.mark.parametrize("wrong", [b"", b"1234567", joined([b"abc"])[:-1], joined([b"abc"]) + b"d"])
+def test_a_piece_that_was_cut_or_grew_has_no_parts(wrong: bytes) -> None:
+    assert split(wrong) == []
+    assert split(struct.pack(">QQ", 2**63, 2**63) + wrong) == []

@@ -12,6 +12,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
@@ -32,6 +33,10 @@ MAX_DIGITS = 20
 
 INT64 = 2**63
 UINT64 = 2**64
+
+MAX_MESSAGE_BYTES = MAX_PART_BYTES + (1 << 20)
+"""An image and all that goes with it."""
+_LENGTH = struct.Struct(">Q")
 
 Part: TypeAlias = "bytes | memoryview"
 
@@ -63,6 +68,28 @@ def pack(
     except ValueError as error:
         raise WireError(f"the header cannot be written: {error}") from None
     return [_PREFIX.pack(MAGIC, VERSION) + header, *parts]
+
+
+def joined(parts: Sequence[Part]) -> bytes:
+    """Return the parts of a message in one piece: their number, their lengths, then they."""
+    sizes = [len(parts), *(memoryview(part).nbytes for part in parts)]
+    return b"".join([*map(_LENGTH.pack, sizes), *parts])
+
+
+def split(message: Part) -> list[Part]:
+    """Return views of the parts of `joined`; none where it is no such message."""
+    data = memoryview(message)
+    if data.nbytes < _LENGTH.size:
+        return []
+    (count,) = _LENGTH.unpack_from(data)
+    at = _LENGTH.size * (1 + count)
+    if count > 1 + MAX_PARTS or at > data.nbytes:
+        return []
+    sizes = [_LENGTH.unpack_from(data, _LENGTH.size * (1 + i))[0] for i in range(count)]
+    if at + sum(sizes) != data.nbytes:
+        return []
+    ends = [*accumulate(sizes, initial=at)]
+    return [data[begin:end] for begin, end in pairwise(ends)]
 
 
 class Packet:

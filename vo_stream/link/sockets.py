@@ -7,9 +7,11 @@ answers. (PUSH and PULL would take two of each.)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import zmq
 
-from vo_stream.link.packet import MAX_PART_BYTES, Part
+from vo_stream.link.packet import MAX_MESSAGE_BYTES, Part, joined, split
 
 RECONNECT_MS = 20
 """Between attempts to reach an adjuster that is just starting."""
@@ -30,17 +32,33 @@ def adjuster_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes
     return _bounded(context.socket(zmq.ROUTER))
 
 
+def send(socket: zmq.Socket[bytes], parts: Sequence[Part], peer: bytes = b"") -> None:
+    """Send a message, to `peer` where the socket is an adjuster's; raises zmq.Again where it waits.
+
+    It goes in one piece: libzmq ends the process when a socket is closed on a dead peer while a
+    message of several parts is half sent (seen in 4.3.5).
+    """
+    message = joined(parts)
+    socket.send_multipart([peer, message] if peer else [message], zmq.NOBLOCK)
+
+
 def received(socket: zmq.Socket[bytes]) -> list[Part] | None:
-    """Return the parts of the next message, not copied; None where none has come."""
+    """Return the parts of the next message, not copied; None where none has come.
+
+    At an adjuster the peer comes first. What is no message of ours has no parts.
+    """
     try:
-        return [part.buffer for part in socket.recv_multipart(zmq.NOBLOCK, copy=False)]
+        pieces = [piece.buffer for piece in socket.recv_multipart(zmq.NOBLOCK, copy=False)]
     except zmq.Again:
         return None
+    peer = pieces[:1] if socket.type == zmq.ROUTER else []
+    message = pieces[len(peer) :]
+    return [*peer, *(split(message[0]) if len(message) == 1 else [])]
 
 
 def _bounded(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
     socket.linger = 0
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_PART_BYTES)  # else a length that lies is believed
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)  # else a length that lies is believed
     socket.setsockopt(zmq.HEARTBEAT_IVL, LIVENESS_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * LIVENESS_MS)
     return socket

@@ -20,7 +20,7 @@ from vo_stream.errors import LinkError
 from vo_stream.link.channel import Adjusting
 from vo_stream.link.keys import protect_adjuster
 from vo_stream.link.packet import Part, WireError
-from vo_stream.link.sockets import adjuster_socket, received
+from vo_stream.link.sockets import adjuster_socket, received, send
 from vo_stream.link.wire import (
     COMPILING,
     READY,
@@ -148,7 +148,7 @@ class Service:
 
     def _answer(self, parts: Sequence[Part]) -> None:
         with suppress(zmq.Again):  # a link that does not fetch its answers goes without
-            self._socket.send_multipart([self._peer, *parts], zmq.NOBLOCK)
+            send(self._socket, parts, self._peer)
 
 
 def serve(arguments: Sequence[str], load: Load) -> None:

@@ -17,7 +17,7 @@ from vo_stream.link.channel import LinkStatus
 from vo_stream.link.keys import protect_link
 from vo_stream.link.packet import WireError
 from vo_stream.link.process import WORKER, AdjusterPlace, Elsewhere, WorkerProcess
-from vo_stream.link.sockets import link_socket, received
+from vo_stream.link.sockets import link_socket, received, send
 from vo_stream.link.wire import (
     COMPILING,
     READY,
@@ -171,7 +171,7 @@ class ZmqLink:
         if not self._place.local:
             protect_link(self._socket, self._config)
         self._socket.connect(endpoint)
-        self._socket.send_multipart(encode_hello(self._stream))
+        send(self._socket, encode_hello(self._stream))
         self._state = STARTING
 
     def _attend(self) -> None:
@@ -260,7 +260,7 @@ class ZmqLink:
             try:
                 serial = self._serial + 1
                 parts = encode_frame(self._stream, serial, self._settings, frame, estimate)
-                self._socket.send_multipart(parts, zmq.NOBLOCK)
+                send(self._socket, parts)
                 self._serial = serial
             except zmq.Again:
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from typing import Any
 
 from vo_stream.errors import VoStreamError
@@ -29,15 +30,13 @@ def main() -> None:
         epilog="Parameters, remappings and the like follow --ros-args.",
     )
     usage.parse_args(remove_ros_args(sys.argv)[1:])
-    prepare_process()
+    asked_to_end = prepare_process()
     node, code = None, 0
     try:
         # rclpy's own handlers would end the context while the worker still publishes.
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = VoStreamNode()
-        code = _run(node)
-    except KeyboardInterrupt:
-        pass
+        code = _run(node, asked_to_end)
     except (VoStreamError, ParameterException, RCLError) as error:
         # What RCLError has to say ends in where its source was built.
         rclpy.logging.get_logger("vo_stream").fatal(str(error).partition(", at ")[0])
@@ -49,7 +48,7 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run(node: Any) -> int:
+def _run(node: Any, asked_to_end: threading.Event) -> int:
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.lifecycle import TransitionCallbackReturn
 
@@ -61,7 +60,8 @@ def _run(node: Any) -> int:
         node.get_logger().info("waiting to be configured; node.autostart: true does it at once")
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    executor.spin()
+    while not asked_to_end.is_set():
+        executor.spin_once()  # returns four times a second at least: the node has timers
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +40,7 @@ the next, three seconds later."""
 SETTLE_S = 0.5
 """From the first who listens to the first message: others are about to find the publishers too."""
 
-LOOK_S = 0.02
+LOOK_NS = NANOSECONDS // 50
 """Between two looks for somebody who listens."""
 
 TICK_NS = NANOSECONDS // 100
@@ -107,15 +108,15 @@ def play(path: Path, options: PlayOptions, show: Show) -> Played:
 
     `show` is called with the seconds of the bag that have passed. Raises VoStreamError.
     """
-    prepare_process()
+    asked_to_end = prepare_process()
     played = Played()
-    with suppress(KeyboardInterrupt), BagMessages(path) as bag, _node() as node:
+    with suppress(_Ended), BagMessages(path) as bag, _node() as node:
         publishers = _publishers(node, _chosen(path, bag, options))
         if not publishers:
             raise SourceError(f"{path}: none of its topics can be played")
         played.topics = len(publishers)
         clock = node.create_publisher(Clock, CLOCK, profile("reliable")) if options.clock else None
-        player = _Player(publishers, clock, options, show, played)
+        player = _Player(publishers, clock, options, show, played, asked_to_end)
         turns = _turns(bag, tuple(publishers), options)
         with closing(ReadAhead(turns, lambda item: len(item[1].data))) as messages:
             player.run(messages)
@@ -123,6 +124,10 @@ def play(path: Path, options: PlayOptions, show: Show) -> Played:
             raise SourceError(f"{path}: has no message to play from there on")
         _let_receive(publishers)
     return played
+
+
+class _Ended(Exception):  # noqa: N818 - no error
+    """SIGINT or SIGTERM has come."""
 
 
 class _Player:
@@ -135,12 +140,14 @@ class _Player:
         options: PlayOptions,
         show: Show,
         played: Played,
+        asked_to_end: threading.Event,
     ) -> None:
         self._publishers = publishers
         self._clock = clock
         self._options = options
         self._show = show
         self._played = played
+        self._asked_to_end = asked_to_end
         self._next_tick_ns = 0
         self._turn = -1
         self._turn_began_ns = self._first_recorded_ns = 0
@@ -167,7 +174,7 @@ class _Player:
         while time.monotonic() < end_s:
             if any(publisher.get_subscription_count() for publisher in self._publishers.values()):
                 return
-            time.sleep(LOOK_S)
+            self._sleep_until(time.monotonic_ns() + LOOK_NS)
 
     def _begin_turn(self, turn: int, first: RawMessage, previous_due_ns: int) -> None:
         began_ns = max(previous_due_ns + TURN_GAP_NS * (turn > 0), time.monotonic_ns())
@@ -178,6 +185,8 @@ class _Player:
 
     def _sleep_until(self, due_ns: int) -> None:
         while True:
+            if self._asked_to_end.is_set():
+                raise _Ended
             now_ns = time.monotonic_ns()
             if now_ns >= self._next_tick_ns:
                 self._tick(now_ns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import signal
 import sys
+import threading
 from types import FrameType
 
 SWITCH_S = 0.001
@@ -18,11 +19,22 @@ LARGEST_REUSED_BYTES = 32 << 20
 KEPT_BYTES = 128 << 20
 
 
-def prepare_process() -> None:
-    """Switch threads quickly, keep the memory of large images, and end in order when asked to."""
+def prepare_process() -> threading.Event:
+    """Switch threads quickly, keep the memory of large images, and have SIGINT and SIGTERM counted.
+
+    Returns what they set. They raise nothing: rclpy would take an exception in the midst of a
+    message for a broken message.
+    """
     sys.setswitchinterval(SWITCH_S)
     reuse_large_blocks()
-    _interrupt_once()
+    asked_to_end = threading.Event()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        asked_to_end.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT is ignored in a shell's background
+        signal.signal(number, ask)
+    return asked_to_end
 
 
 def reuse_large_blocks() -> None:
@@ -37,20 +49,3 @@ def reuse_large_blocks() -> None:
         return
     mallopt(M_MMAP_THRESHOLD, LARGEST_REUSED_BYTES)
     mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-
-
-def _interrupt_once() -> None:
-    """Have the first SIGINT or SIGTERM raise KeyboardInterrupt, and those after it do nothing.
-
-    A shell that starts a command in the background has it ignore SIGINT, hence SIGINT too; and
-    what wraps a command may send it twice, which must not break off the tidying up.
-    """
-    asked_to_end = (signal.SIGINT, signal.SIGTERM)
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        for number in asked_to_end:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in asked_to_end:
-        signal.signal(number, interrupt)
