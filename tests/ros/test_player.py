@@ -257,7 +257,7 @@ def test_it_ends_when_asked(
     player = graph.start(*(ignoring if background else ()), *command)
     graph.spin_until(lambda: heard)
     os.killpg(player.popen.pid, number)
-    player.popen.wait(10.0)
+    assert player.popen.wait(10.0) == 0, player.output()
     (line,) = player.output().splitlines()
     assert re.match(r"\d+ messages on 2 topics", line)
 

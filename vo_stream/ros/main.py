@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
 from typing import Any
 
 from vo_stream.errors import VoStreamError
-from vo_stream.ros.process import prepare_process
+from vo_stream.ros.process import Ending, prepare_process
 
 
 def main() -> None:
@@ -30,13 +29,13 @@ def main() -> None:
         epilog="Parameters, remappings and the like follow --ros-args.",
     )
     usage.parse_args(remove_ros_args(sys.argv)[1:])
-    asked_to_end = prepare_process()
+    ending = prepare_process()
     node, code = None, 0
     try:
         # rclpy's own handlers would end the context while the worker still publishes.
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = VoStreamNode()
-        code = _run(node, asked_to_end)
+        code = _run(node, ending)
     except (VoStreamError, ParameterException, RCLError) as error:
         # What RCLError has to say ends in where its source was built.
         rclpy.logging.get_logger("vo_stream").fatal(str(error).partition(", at ")[0])
@@ -48,7 +47,7 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run(node: Any, asked_to_end: threading.Event) -> int:
+def _run(node: Any, ending: Ending) -> int:
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.lifecycle import TransitionCallbackReturn
 
@@ -60,7 +59,7 @@ def _run(node: Any, asked_to_end: threading.Event) -> int:
         node.get_logger().info("waiting to be configured; node.autostart: true does it at once")
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    while not asked_to_end.is_set():
+    while not ending.asked:
         executor.spin_once()  # returns four times a second at least: the node has timers
     return 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +24,7 @@ from rosgraph_msgs.msg import Clock
 from vo_stream.errors import SourceError, VoStreamError
 from vo_stream.replay.bag_messages import BagMessages, BagTopic, RawMessage
 from vo_stream.replay.read_ahead import ReadAhead
-from vo_stream.ros.process import prepare_process
+from vo_stream.ros.process import Ending, prepare_process
 from vo_stream.ros.qos import profile, recorded
 from vo_stream.values import NANOSECONDS
 
@@ -108,7 +107,7 @@ def play(path: Path, options: PlayOptions, show: Show) -> Played:
 
     `show` is called with the seconds of the bag that have passed. Raises VoStreamError.
     """
-    asked_to_end = prepare_process()
+    ending = prepare_process()
     played = Played()
     with suppress(_Ended), BagMessages(path) as bag, _node() as node:
         publishers = _publishers(node, _chosen(path, bag, options))
@@ -116,7 +115,7 @@ def play(path: Path, options: PlayOptions, show: Show) -> Played:
             raise SourceError(f"{path}: none of its topics can be played")
         played.topics = len(publishers)
         clock = node.create_publisher(Clock, CLOCK, profile("reliable")) if options.clock else None
-        player = _Player(publishers, clock, options, show, played, asked_to_end)
+        player = _Player(publishers, clock, options, show, played, ending)
         turns = _turns(bag, tuple(publishers), options)
         with closing(ReadAhead(turns, lambda item: len(item[1].data))) as messages:
             player.run(messages)
@@ -140,14 +139,14 @@ class _Player:
         options: PlayOptions,
         show: Show,
         played: Played,
-        asked_to_end: threading.Event,
+        ending: Ending,
     ) -> None:
         self._publishers = publishers
         self._clock = clock
         self._options = options
         self._show = show
         self._played = played
-        self._asked_to_end = asked_to_end
+        self._ending = ending
         self._next_tick_ns = 0
         self._turn = -1
         self._turn_began_ns = self._first_recorded_ns = 0
@@ -185,7 +184,7 @@ class _Player:
 
     def _sleep_until(self, due_ns: int) -> None:
         while True:
-            if self._asked_to_end.is_set():
+            if self._ending.asked:
                 raise _Ended
             now_ns = time.monotonic_ns()
             if now_ns >= self._next_tick_ns:

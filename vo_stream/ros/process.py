@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import signal
 import sys
-import threading
 from types import FrameType
 
 SWITCH_S = 0.001
@@ -19,22 +18,28 @@ LARGEST_REUSED_BYTES = 32 << 20
 KEPT_BYTES = 128 << 20
 
 
-def prepare_process() -> threading.Event:
-    """Switch threads quickly, keep the memory of large images, and have SIGINT and SIGTERM counted.
+class Ending:
+    """Whether SIGINT or SIGTERM has come. No lock: one handler may interrupt another."""
 
-    Returns what they set. They raise nothing: rclpy would take an exception in the midst of a
-    message for a broken message.
+    asked = False
+
+
+def prepare_process() -> Ending:
+    """Switch threads quickly, keep the memory of large images, and have SIGINT and SIGTERM noted.
+
+    Returns where. They raise nothing: rclpy would take an exception in the midst of a message for a
+    broken message.
     """
     sys.setswitchinterval(SWITCH_S)
     reuse_large_blocks()
-    asked_to_end = threading.Event()
+    ending = Ending()
 
     def ask(_number: int, _frame: FrameType | None) -> None:
-        asked_to_end.set()
+        ending.asked = True
 
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT is ignored in a shell's background
         signal.signal(number, ask)
-    return asked_to_end
+    return ending
 
 
 def reuse_large_blocks() -> None:
