@@ -159,6 +159,7 @@ time.sleep(60)
 """
 
 RECEIVER = """
+from contextlib import suppress
 import rclpy
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -166,7 +167,8 @@ rclpy.init()
 node = rclpy.create_node("receiver", start_parameter_services=False)
 heard = lambda image: print("received", len(image.data), flush=True)
 node.create_subscription(Image, "image", heard, qos_profile_sensor_data)
-rclpy.spin(node)
+with suppress(rclpy.executors.ExternalShutdownException):
+    rclpy.spin(node)
 """
 
 

@@ -13,7 +13,7 @@ from rclpy.qos import (
 
 from vo_stream.replay.bag_messages import BagTopic, Offer
 from vo_stream.ros import interface
-from vo_stream.ros.qos import profile, recorded
+from vo_stream.ros.qos import RECORDED_DEPTH, profile, recorded
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 VOLATILE, TRANSIENT_LOCAL = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL
@@ -77,7 +77,7 @@ def test_publishers_that_differ_are_played_with_the_default(
     offers: tuple[Offer, ...], reliability: ReliabilityPolicy, durability: DurabilityPolicy
 ) -> None:
     qos = offered(*offers)
-    assert (qos.reliability, qos.durability, qos.depth) == (reliability, durability, 10)
+    assert (qos.reliability, qos.durability, qos.depth) == (reliability, durability, RECORDED_DEPTH)
 
 
 @pytest.mark.parametrize("offers", [(), (Offer(reliable=False),), (Offer(transient_local=True),)])
