@@ -211,7 +211,7 @@ def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float
 @click.option("--topic", "topics", multiple=True, help="Only this topic; may be repeated.")
 @click.option(
     "--delay",
-    type=click.FloatRange(min=0.0),
+    type=click.FloatRange(0.0, 1e9),
     callback=_finite,
     default=0.0,
     metavar="S",
@@ -219,7 +219,7 @@ def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float
 )
 @click.option(
     "--start",
-    type=click.FloatRange(min=0.0),
+    type=click.FloatRange(0.0, 1e9),
     callback=_finite,
     default=0.0,
     metavar="S",
@@ -227,7 +227,7 @@ def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float
 )
 @click.option(
     "--duration",
-    type=click.FloatRange(min=0.0, min_open=True),
+    type=click.FloatRange(0.0, 1e9, min_open=True),
     callback=_finite,
     metavar="S",
     help="Play so many seconds of the bag.",

@@ -9,7 +9,7 @@ import pytest
 import rclpy
 from rclpy.logging import LoggingSeverity, get_logger, set_logger_level
 
-from vo_stream.ros.log import RosLog
+from vo_stream.ros.log import BURST, RosLog
 
 LEVELS = [
     (logging.DEBUG, "DEBUG"),
@@ -57,3 +57,18 @@ def test_an_exception_comes_with_its_traceback(
     written = "".join(capfd.readouterr())
     assert "it broke" in written
     assert "ValueError: a reason" in written
+
+
+def test_a_flood_is_counted_instead(
+    log: logging.Logger, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flood(count: int) -> None:
+        for number in range(count):
+            log.warning("image %d is bad", number)
+
+    flood(100)
+    log.warning("something else")
+    assert len(lines(capfd)) == BURST + 1
+    monkeypatch.setattr("vo_stream.ros.log.PERIOD_S", 0.0)
+    flood(1)
+    assert lines(capfd)[0].endswith(f"image 0 is bad (and {100 - BURST} more like it)")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import TransformStamped
 
+from vo_stream.errors import ConfigError
 from vo_stream.io_config import FramesConfig
 from vo_stream.ros.frames import FORWARD
-from vo_stream.ros.mount import Mount
+from vo_stream.ros.mount import Mount, check_frames
 from vo_stream.ros.outgoing import transform_message
 from vo_stream.se3 import SE3
 
@@ -98,3 +99,17 @@ def test_why_it_is_not_known() -> None:
         "no transform base_link -> camera: /tf_static has nothing of camera; it knows "
         "base_link -> mast; publish it, or set frames.mount: forward"
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        ({"base": "odom"}, "a name of its own"),
+        ({"map": "/base_link"}, "a name of its own"),
+        ({"odom": "/"}, "frames.odom: a frame needs a name"),
+    ],
+)
+def test_frames_have_names_of_their_own(names: dict[str, str], why: str) -> None:
+    check_frames(FramesConfig())
+    with pytest.raises(ConfigError, match=why):
+        check_frames(FramesConfig(**names))

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
 from camera import Camera, footage
 from graph import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Graph, Process
 from heard import EVERYTHING, Heard, covariance_of, graph_apart, pose_of, values_of
 from lifecycle_msgs.msg import Transition
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
 from vo_stream.messages import stamp_ns_of
@@ -180,6 +182,25 @@ def test_shutdown_ends_what_there_is(graph: Graph, state: str, shutdown: int) ->
     assert graph.state() == "finalized"
     assert not runs(adjuster)
     assert errors(process) == []
+
+
+def test_a_message_that_rclpy_cannot_take_ends_nothing(graph: Graph) -> None:
+    process, camera, heard = started(graph, use_sim_time=True)
+    clock = graph.node.create_publisher(Clock, "/clock", 10)
+    graph.spin_until(clock.get_subscription_count)
+    clock.publish(Clock(clock=Time(sec=-1)))
+    graph.spin_until(lambda: "could not be dealt with: ValueError" in process.output())
+    driven(camera, heard)
+
+
+def test_paused_images_do_not_wait(graph: Graph) -> None:
+    _, camera, heard = started(graph, input__queue=200)
+    driven(camera, heard)
+    camera.stream(30, 1000.0)
+    assert answer(graph, "pause") == (True, "paused")
+    there = len(heard.odometry)
+    graph.spin(0.5)
+    assert len(heard.odometry) <= there + 2  # what was at work
 
 
 def test_a_transition_that_the_state_has_not_is_refused(graph: Graph) -> None:

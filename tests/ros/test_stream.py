@@ -23,7 +23,7 @@ from vo_stream.link.channel import InlineLink, Link, LinkStatus, NoLink
 from vo_stream.net.backends import open_backend
 from vo_stream.ros.frames import FORWARD
 from vo_stream.ros.inbox import Inbox
-from vo_stream.ros.stream import MAX_REASONS, Arrival, Stream
+from vo_stream.ros.stream import DIGITS, Arrival, Stream
 from vo_stream.se3 import SE3
 from vo_stream.track.odometer import Odometer
 from vo_stream.values import NANOSECONDS, Estimate, Frame, Refinement
@@ -191,7 +191,7 @@ def test_each_image_gets_what_the_odometer_says_of_it() -> None:
         ({"data": b""}, "truncated image"),
         ({"header": stamped(1, 0)}, "the image has no stamp"),
         ({"header": stamped(1, FILM.stamp_ns(0))}, "the stamp is the previous one's"),
-        ({"height": 95}, "the image is 320x95, its calibration is for 320x96"),
+        ({"height": 95}, "the image is #x#, its calibration is for #x#"),
     ],
 )
 def test_an_image_that_cannot_be_used_is_counted_and_left_out(
@@ -202,7 +202,7 @@ def test_an_image_that_cannot_be_used_is_counted_and_left_out(
         worker.work_off(0)
         worker.work_off(1, **changes)
         assert worker.stream.refused == {reason: 1}
-        assert worker.stream.refusing.startswith(reason)
+        assert DIGITS.sub("#", worker.stream.refusing).startswith(reason)
         assert "\n" not in worker.stream.refusing
         worker.work_off(2)
         assert worker.stream.refusing == ""
@@ -224,9 +224,7 @@ def test_reasons_without_end_do_not_fill_the_memory() -> None:
         worker.work_off(0)
         for height in range(1, 60):
             worker.work_off(1, height=height)
-    assert len(worker.stream.refused) == MAX_REASONS + 1
-    assert sum(worker.stream.refused.values()) == 59
-    assert worker.stream.refused["other reasons"] == 59 - MAX_REASONS
+    assert worker.stream.refused == {"the image is #x#, its calibration is for #x#": 59}
 
 
 def test_a_backend_that_breaks_costs_its_image_only(caplog: pytest.LogCaptureFixture) -> None:

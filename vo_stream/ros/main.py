@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from typing import Any
 
+from vo_stream.encodings import silence_decoders
 from vo_stream.errors import VoStreamError
 from vo_stream.ros.process import Ending, prepare_process
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Run the node until it is interrupted."""
+    ending = prepare_process()
+    silence_decoders()
     try:
         import rclpy
     except ImportError as error:
         sys.exit(f"vo_stream_node needs ROS 2 (make ros, or a ROS 2 installation): {error}")
-    from rclpy._rclpy_pybind11 import RCLError
+    from rclpy._rclpy_pybind11 import RCLError, UnknownROSArgsError
     from rclpy.exceptions import ParameterException
     from rclpy.signals import SignalHandlerOptions
-    from rclpy.utilities import remove_ros_args
 
     from vo_stream.ros.node import VoStreamNode
 
-    usage = argparse.ArgumentParser(
-        "vo_stream_node",
-        description="Live visual odometry on a ROS graph.",
-        epilog="Parameters, remappings and the like follow --ros-args.",
-    )
-    usage.parse_args(remove_ros_args(sys.argv)[1:])
-    ending = prepare_process()
     node, code = None, 0
     try:
+        _check_arguments(sys.argv)
         # rclpy's own handlers would end the context while the worker still publishes.
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = VoStreamNode()
         code = _run(node, ending)
-    except (VoStreamError, ParameterException, RCLError) as error:
-        # What RCLError has to say ends in where its source was built.
+    except (VoStreamError, ParameterException, RCLError, UnknownROSArgsError) as error:
+        # What rcl has to say ends in where its source was built.
         rclpy.logging.get_logger("vo_stream").fatal(str(error).partition(", at ")[0])
         code = 2
     finally:
@@ -47,7 +46,19 @@ def main() -> None:
     sys.exit(code)
 
 
+def _check_arguments(arguments: list[str]) -> None:
+    from rclpy.utilities import remove_ros_args
+
+    usage = argparse.ArgumentParser(
+        "vo_stream_node",
+        description="Live visual odometry on a ROS graph.",
+        epilog="Parameters, remappings and the like follow --ros-args.",
+    )
+    usage.parse_args(remove_ros_args(arguments)[1:])
+
+
 def _run(node: Any, ending: Ending) -> int:
+    from rclpy._rclpy_pybind11 import RCLError
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.lifecycle import TransitionCallbackReturn
 
@@ -60,7 +71,13 @@ def _run(node: Any, ending: Ending) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     while not ending.asked:
-        executor.spin_once()  # returns four times a second at least: the node has timers
+        try:
+            executor.spin_once()  # returns four times a second at least: the node has timers
+        except RCLError:
+            raise
+        except Exception as error:
+            logger.error("a message or request could not be dealt with: %r", error)
+            logger.debug("it was raised here", exc_info=error)
     return 0
 
 

@@ -6,12 +6,23 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from vo_stream.errors import ConfigError
 from vo_stream.io_config import FramesConfig
 from vo_stream.ros.frames import FORWARD
 from vo_stream.ros.static_tf import StaticTree, plain_name
 from vo_stream.se3 import SE3
 
 logger = logging.getLogger(__name__)
+
+
+def check_frames(config: FramesConfig) -> None:
+    """Raise ConfigError where two frames share a name, or one has none."""
+    names = {key: plain_name(getattr(config, key)) for key in ("map", "odom", "base")}
+    for key, name in names.items():
+        if not name:
+            raise ConfigError(f"frames.{key}: a frame needs a name")
+    if len(set(names.values())) < len(names):
+        raise ConfigError(f"frames: each needs a name of its own, not {', '.join(names.values())}")
 
 
 class Mount:

@@ -28,7 +28,7 @@ from vo_stream.ros.diagnostics import Diagnostics, Parts
 from vo_stream.ros.inbox import Inbox
 from vo_stream.ros.inputs import Inputs
 from vo_stream.ros.log import RosLog
-from vo_stream.ros.mount import Mount
+from vo_stream.ros.mount import Mount, check_frames
 from vo_stream.ros.params import Parameters
 from vo_stream.ros.publishers import Publishers
 from vo_stream.ros.qos import profile
@@ -163,6 +163,7 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
     def _configure(self) -> None:
         config = self._settings.config()
         check_adjuster(config)
+        check_frames(config.frames)
         with ExitStack() as stack:
             net = open_backend(config)
             stack.callback(net.close)
@@ -256,6 +257,8 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
         if self._parts is None:
             return _answered(response, False, "the node is not active")
         self._parts.inputs.paused = paused
+        if paused:
+            self._parts.inbox.clear()
         return _answered(response, True, said)
 
     async def _on_save(self, request: Any, response: Any) -> Any:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nav_msgs.msg import Odometry, Path
+from rclpy.exceptions import ParameterException
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import PointCloud2
 
 from vo_stream.config import Config
+from vo_stream.errors import ConfigError
 from vo_stream.io_config import PublishConfig
 from vo_stream.ros import interface
 from vo_stream.ros.frames import FORWARD, base_state, moved_to_base
@@ -151,9 +153,14 @@ class Publishers:
             publisher.publish(tf_message(transforms))
 
     def _publisher(self, message: type, topic: interface.Topic) -> Any:
-        return self._node.create_publisher(
-            message,
-            topic.name,
-            profile(topic.qos),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+        name = self._node.resolve_topic_name(topic.name)
+        try:
+            return self._node.create_publisher(
+                message,
+                name,
+                profile(topic.qos),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+        except (ParameterException, RuntimeError, TypeError) as error:
+            why = str(error).partition("\n")[0].partition(", at ")[0]
+            raise ConfigError(f"{why}: mend qos_overrides.{name}") from None

@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 MAX_LENGTH_M = 1e9
 """A longer transform is a fault; those to a grid of the whole Earth are 1e7."""
 
+MAX_REASONS = 100
+"""Faults that are told one by one."""
+
 _LISTED_TRANSFORMS = 6
 
 
@@ -97,7 +100,7 @@ class StaticTree:
 
     def _ignore(self, reason: str) -> None:
         self.ignored += 1
-        if reason not in self._reasons:
+        if reason not in self._reasons and len(self._reasons) < MAX_REASONS:
             self._reasons.add(reason)
             logger.warning("%s", reason)
 

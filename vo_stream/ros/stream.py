@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -32,8 +33,8 @@ LATENCIES_KEPT = 1000
 LAST_STAMP_NS = 2**31 * NANOSECONDS - 1
 """Seconds of a message's stamp are 32 bits."""
 
-MAX_REASONS = 20
-"""Images are counted by reason; reasons with numbers in them must not fill the memory."""
+DIGITS = re.compile(r"\d+")
+"""Left out of the reasons that images are counted by: they must not fill the memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,18 +142,18 @@ class Stream:
     def _work_off(self, arrival: Arrival) -> None:
         stamp_ns = stamp_ns_of(arrival.message)
         if not 0 < stamp_ns <= LAST_STAMP_NS:
-            reason = "the image's stamp is no time" if stamp_ns else "the image has no stamp"
-            self._refuse(reason, reason)
+            self._refuse("the image's stamp is no time" if stamp_ns else "the image has no stamp")
             return
         try:
             image = grey_of(arrival.message)
         except ImageError as error:
-            self._refuse(error.reason, str(error))
+            self._refuse(str(error), error.reason)
             return
         frame = Frame(stamp_ns, image, arrival.camera, self._travelled_m(stamp_ns))
         estimate = self._odometer.step(frame)
         if estimate.refused:
-            self._refuse(estimate.reason)
+            # The odometer has logged it.
+            self._count_refusal(estimate.reason, DIGITS.sub("#", estimate.reason))
             return
         self.refusing = ""
         before, self.last = self.last, estimate
@@ -189,12 +190,15 @@ class Stream:
             and not self._stopping
         ):
             time.sleep(WAIT_S)
+            self._do_what_was_asked()
             self._take_in()
 
-    def _refuse(self, reason: str, detail: str = "") -> None:
-        if reason not in self.refused and len(self.refused) >= MAX_REASONS:
-            reason = "other reasons"
+    def _refuse(self, why: str, reason: str = "") -> None:
+        """Leave out an image; `reason`: what to count it by, if not `why`."""
+        if self.refusing != why:  # one line for a thousand images
+            logger.warning("image refused: %s", why)
+        self._count_refusal(why, reason or why)
+
+    def _count_refusal(self, why: str, reason: str) -> None:
         self.refused[reason] += 1
-        self.refusing = detail or reason
-        if detail and self.refused[reason] == 1:  # one line for a thousand images
-            logger.warning("%s", detail)
+        self.refusing = why
