@@ -11,7 +11,7 @@ SWITCH_S = 0.001
 """How long a Python thread may keep another one waiting: the executor must not wait for the
 worker."""
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Of glibc's mallopt(3)."""
 
 LARGEST_REUSED_BYTES = 32 << 20
@@ -54,3 +54,4 @@ def reuse_large_blocks() -> None:
         return
     mallopt(M_MMAP_THRESHOLD, LARGEST_REUSED_BYTES)
     mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+    mallopt(M_ARENA_MAX, 1)  # else each new thread may keep as much of its own
