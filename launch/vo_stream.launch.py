@@ -1,7 +1,7 @@
 """Start the node on a camera's topics.
 
 ros2 launch vo_stream vo_stream.launch.py [params_file:=FILE] [namespace:=NAME] [image:=TOPIC]
-    [camera_info:=TOPIC] [use_sim_time:=false] [autostart:=true] [adjust:=BOOL] [drop_stale:=BOOL]
+    [camera_info:=TOPIC] [use_sim_time:=BOOL] [autostart:=true] [adjust:=BOOL] [drop_stale:=BOOL]
     [mount:=tf_static|forward] [dds_profile:=FILE] [log_level:=info]
 
 --show-args says what each of them does.
@@ -53,9 +53,9 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 "use_sim_time",
-                default_value="false",
-                choices=BOOLEAN,
-                description="Take the time from /clock.",
+                default_value="",
+                choices=BOOLEAN_OR_EMPTY,
+                description="Take the time from /clock; empty: as params_file says.",
             ),
             DeclareLaunchArgument(
                 "autostart",

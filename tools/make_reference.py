@@ -76,9 +76,16 @@ QOS = {
 """The profiles of `vo_stream/ros/qos.py`, for people."""
 
 QOS_TAIL = """
-A subscription takes less where the publishers offer less. Those of images, calibration, wheels and
-transforms can be set by parameters, such as `qos_overrides./image.subscription.reliability`, with
-the topic's full name.
+Images are asked for reliable, with no limit to the queue, where `input.drop_stale` is false;
+`camera_info` is asked for latched where all its publishers are. Subscriptions to images,
+calibration and wheels take less where a publisher offers less. Their history, depth and
+reliability, and those of what is published (but `/diagnostics`), can be set by parameters with the
+topic's full name: `qos_overrides./image.subscription.reliability`,
+`qos_overrides./tf.publisher.depth`.
+
+Beside these the node listens to `/tf` for 5 s after it was activated, to find out who else
+publishes its transforms, and publishes `base_link` to camera on `/tf_static` once if `frames.mount`
+is forward.
 """
 
 SERVICES_HEAD = (

@@ -19,7 +19,7 @@ class CameraConfig:
     rectified: bool = setting(
         False,
         "The images are rectified already: the projection matrix P of CameraInfo holds and there "
-        "is no distortion. Topics whose name ends in image_rect are taken so anyway.",
+        "is no distortion. Topics whose last name begins with image_rect are taken so anyway.",
     )
 
 

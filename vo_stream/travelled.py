@@ -25,7 +25,7 @@ MAX_ACCELERATION_M_S2 = 5.0
 SPEED_NOISE_M_S = 0.05
 SPEED_NOISE = 0.2
 """A speed that changes by more than this acceleration, an offset and a part of the speed allow is
-that of a wheel that slips or reports nonsense: no tyre holds 2 g."""
+that of a wheel that slips or reports nonsense."""
 
 MAX_SPEED_M_S = 1000.0
 """A faster sample is none."""

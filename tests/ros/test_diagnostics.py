@@ -145,7 +145,7 @@ def test_what_fails_outdoes_what_is_refused(node: Node) -> None:
     node.show(0, encoding="mono9")
     node.stream.failing = "NetError: out of memory"
     status = node.status()
-    message = "images cannot be worked off: NetError: out of memory"
+    message = "images cannot be processed: NetError: out of memory"
     assert (status.level, status.message) == (ERROR, message)
 
 

@@ -29,6 +29,7 @@ class LinkStatus:
     `sent`: frames that were taken. Of them `dropped` were given up before they were worked off,
     and `waiting` are still to come to that. `received`: refinements. `faults`: messages that could
     not be used, here and there. `restarts`: how often the adjuster was replaced.
+    `hopeless`: the adjuster was replaced again and again and did nothing; do not wait for it.
     `age_s`: since anything was last heard of the adjuster, or since it was started.
     """
 
@@ -41,6 +42,7 @@ class LinkStatus:
     faults: int = 0
     restarts: int = 0
     age_s: float = 0.0
+    hopeless: bool = False
 
 
 class Link(Protocol):

@@ -55,7 +55,8 @@ def pack(
 
     An array is not copied where its numbers lie in memory one after the other: its part is a view.
     """
-    described, parts = {}, []
+    described: dict[str, object] = {}
+    parts: list[Part] = []
     for name, array in arrays.items():
         sent = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
         if sent.dtype.str not in _TYPES or sent.nbytes > MAX_PART_BYTES:
@@ -67,7 +68,11 @@ def pack(
         header = json.dumps(tree, allow_nan=False, separators=(",", ":")).encode()
     except ValueError as error:
         raise WireError(f"the header cannot be written: {error}") from None
-    return [_PREFIX.pack(MAGIC, VERSION) + header, *parts]
+    parts.insert(0, _PREFIX.pack(MAGIC, VERSION) + header)
+    size = sum(memoryview(part).nbytes for part in parts) + _LENGTH.size * (1 + len(parts))
+    if len(parts[0]) > MAX_HEADER_BYTES or size > MAX_MESSAGE_BYTES:
+        raise WireError(f"{kind}: {size} bytes are too large to be sent")
+    return parts
 
 
 def joined(parts: Sequence[Part]) -> bytes:

@@ -33,7 +33,8 @@ def adjuster_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes
 
 
 def send(socket: zmq.Socket[bytes], parts: Sequence[Part], peer: bytes = b"") -> None:
-    """Send a message, to `peer` where the socket is an adjuster's; raises zmq.Again where it waits.
+    """Send a message, to `peer` where the socket is an adjuster's; raises zmq.Again where
+    it would have to wait.
 
     It goes in one piece: libzmq ends the process when a socket is closed on a dead peer while a
     message of several parts is half sent (seen in 4.3.5).

@@ -13,7 +13,7 @@ import zmq
 
 from vo_stream.config import Config, LinkConfig
 from vo_stream.errors import LinkError
-from vo_stream.link.channel import LinkStatus
+from vo_stream.link.channel import Link, LinkStatus, NoLink
 from vo_stream.link.keys import protect_link
 from vo_stream.link.packet import WireError
 from vo_stream.link.process import WORKER, AdjusterPlace, Elsewhere, WorkerProcess
@@ -128,6 +128,7 @@ class ZmqLink:
             faults=self._faults + self._faults_there,
             restarts=self._restarts,
             age_s=time.monotonic() - self._heard_at,
+            hopeless=self._failures >= HOPELESS,
         )
 
     def finish(self, timeout_s: float) -> bool:
@@ -280,6 +281,14 @@ class ZmqLink:
         else:
             self._socket.poll(int(1e3 * timeout_s) + 1)
         self._attend()
+
+
+def open_background_link(config: Config) -> Link:
+    """Return the way to an adjuster in another process, or to none where it is not enabled.
+
+    Raises LinkError.
+    """
+    return ZmqLink(config) if config.adjust.enabled else NoLink()
 
 
 def _place(config: LinkConfig, command: Sequence[str]) -> AdjusterPlace:

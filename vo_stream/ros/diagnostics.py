@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,11 +29,12 @@ PLAUSIBLE_AGE_S = 60.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """What there is while the node is active."""
+    """What there is while the node is active. `free`: ends it all."""
 
     inbox: Inbox[Arrival]
     inputs: Inputs
     stream: Stream
+    free: ExitStack = field(default_factory=ExitStack)
     since_s: float = field(default_factory=time.monotonic)
 
     @property
@@ -97,7 +99,7 @@ class Diagnostics:
 
 def _level_and_message(parts: Parts, estimate: Estimate | None) -> tuple[bytes, str]:
     if parts.stream.failing:
-        return DiagnosticStatus.ERROR, f"images cannot be worked off: {parts.stream.failing}"
+        return DiagnosticStatus.ERROR, f"images cannot be processed: {parts.stream.failing}"
     if parts.stream.refusing:
         return DiagnosticStatus.ERROR, f"the image is refused: {parts.stream.refusing}"
     if parts.inputs.paused:
@@ -115,7 +117,7 @@ def _counts(parts: Parts) -> Iterator[tuple[str, object]]:
     yield "dropped as stale", parts.inbox.dropped
     yield "lost on the way", inputs.lost
     yield "refused", sum(stream.refused.values())
-    for reason, count in [*inputs.unused.items(), *list(stream.refused.items())]:
+    for reason, count in [*inputs.unused.items(), *stream.refused.items()]:
         yield f"left out: {reason}", count
     yield "failed", stream.failed
     if inputs.wheel is not None:

@@ -95,11 +95,12 @@ class Inputs:
             self._camera = read_calibration(path, rectified=self._rectified)
         self._why_waiting = {TRANSFORM: mount.why_not, CALIBRATION: self._why_no_calibration}
         self._subscriptions: list[Subscription] = []
+        self._wheel_subscriptions: list[Subscription] = []
         self._node = node
         self._overridden = overridden
         try:
             self._subscribe(message, image_topic, config)
-        except ConfigError:
+        except Exception:
             self.close()
             raise
 
@@ -117,7 +118,8 @@ class Inputs:
                 (interface.WHEEL_ODOMETRY, Odometry),
                 (interface.WHEEL_TWIST, TwistStamped),
             ):
-                self._subscription(kind, topic.name, self.wheel.add, profile(topic.qos))
+                made = self._subscription(kind, topic.name, self.wheel.add, profile(topic.qos))
+                self._wheel_subscriptions.append(made)
 
     def _subscription(
         self,
@@ -179,7 +181,7 @@ class Inputs:
         """Return, in one line, that the wheels say nothing; empty where they do or need not."""
         if self.wheel is None or self.wheel.messages:
             return ""
-        topics = " or ".join(subscription.topic for subscription in self._subscriptions[-2:])
+        topics = " or ".join(subscription.topic for subscription in self._wheel_subscriptions)
         return f"scale.source is wheel, but nothing comes on {topics}"
 
     def _on_image(self, message: Any) -> None:

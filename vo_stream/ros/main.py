@@ -27,6 +27,7 @@ def main() -> None:
     from rclpy.signals import SignalHandlerOptions
 
     from vo_stream.ros.node import VoStreamNode
+    from vo_stream.ros.qos import reason_of
 
     node, code = None, 0
     try:
@@ -36,8 +37,7 @@ def main() -> None:
         node = VoStreamNode()
         code = _run(node, ending)
     except (VoStreamError, ParameterException, RCLError, UnknownROSArgsError) as error:
-        # What rcl has to say ends in where its source was built.
-        rclpy.logging.get_logger("vo_stream").fatal(str(error).partition(", at ")[0])
+        rclpy.logging.get_logger("vo_stream").fatal(reason_of(error))
         code = 2
     finally:
         if node is not None:

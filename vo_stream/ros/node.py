@@ -21,7 +21,8 @@ from std_srvs.srv import Trigger
 
 from vo_stream.config import Config, check_adjuster
 from vo_stream.errors import VoStreamError
-from vo_stream.link.channel import Link, NoLink
+from vo_stream.link.channel import Link
+from vo_stream.link.zmq_link import open_background_link
 from vo_stream.net.backends import open_backend
 from vo_stream.ros import interface
 from vo_stream.ros.diagnostics import Diagnostics, Parts
@@ -116,8 +117,7 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
 
     def destroy_node(self) -> None:
         """Free everything; the node cannot be used after that."""
-        self._stop()
-        self._clean_up()
+        self._free()
         self._jump_handle.unregister()
         logging.getLogger("vo_stream").removeHandler(self._log)
         super().destroy_node()
@@ -142,16 +142,15 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and close whatever is there."""
-        return self._tried("shut down", self._stop, self._clean_up)
+        return self._tried("shut down", self._free)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and close whatever is there, to be configured anew."""
-        return self._tried("recover", self._stop, self._clean_up)
+        return self._tried("recover", self._free)
 
-    def _tried(self, what: str, *steps: Callable[[], None]) -> TransitionCallbackReturn:
+    def _tried(self, what: str, step: Callable[[], None]) -> TransitionCallbackReturn:
         try:
-            for step in steps:
-                step()
+            step()
         except VoStreamError as error:
             logger.error("cannot %s: %s", what, error)
             return TransitionCallbackReturn.FAILURE
@@ -167,7 +166,7 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
         with ExitStack() as stack:
             net = open_backend(config)
             stack.callback(net.close)
-            link = _opened_link(config)
+            link = open_background_link(config)
             stack.callback(link.close)
             watch, mount = ParentWatch(config.frames), Mount(config.frames)
             publishers = Publishers(self, config, watch)
@@ -193,26 +192,39 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
         inbox = Inbox[Arrival](
             config.input.queue if keep_all else 1,
             drop_stale=not keep_all,
-            on_room=lambda: self.executor and self.executor.wake(),
+            on_room=self._wake_executor,
         )
         wheel = WheelDistance()
-        inputs = Inputs(self, config, inbox, there.mount, wheel, self._overridden)
         most_waiting = config.link.queue if keep_all else None
         stream = Stream(there.odometer, there.link, inbox, there.publishers, wheel.at, most_waiting)
-        self._parts = Parts(inbox, inputs, stream)
-        stream.start()
+        with ExitStack() as stack:
+            stack.callback(there.transforms.watch_moving, False)
+            stream.start()
+            stack.callback(stream.stop)
+            inputs = Inputs(self, config, inbox, there.mount, wheel, self._overridden)
+            stack.callback(inputs.close)
+            self._parts = Parts(inbox, inputs, stream, stack.pop_all())
         logger.info("active: waiting for images on %s", inputs.topic)
 
     def _stop(self) -> None:
         parts, self._parts = self._parts, None
         if parts is not None:
-            parts.inputs.close()
-            parts.stream.stop()
+            parts.free.close()
 
     def _clean_up(self) -> None:
         there, self._configured = self._configured, None
         if there is not None:
             there.free.close()
+
+    def _free(self) -> None:
+        try:
+            self._stop()
+        finally:
+            self._clean_up()
+
+    def _wake_executor(self) -> None:
+        if (executor := self.executor) is not None:
+            executor.wake()
 
     def _there(self) -> Configured:
         assert self._configured is not None
@@ -235,10 +247,9 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         """Begin a new session where ROS time went back, unless the images did so before."""
-        if self._parts is None:
-            return
-        logger.info("the clock went back by %.3f s", -jump.delta.nanoseconds / NANOSECONDS)
-        self._parts.stream.ask(self._there().odometer.clock_went_back)
+        if self._configured is not None:
+            logger.info("the clock went back by %.3f s", -jump.delta.nanoseconds / NANOSECONDS)
+            self._between_images(self._configured.odometer.clock_went_back)
 
     def _on_reset(self, request: Any, response: Any) -> Any:
         if self._configured is None:
@@ -278,8 +289,8 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
         there = self._there()
         self._parts.inputs.look_after()
         there.transforms.watch_moving(self._parts.age_s < WATCH_S)
-        if there.config.frames.mount == "forward" and there.mount.camera_frame:
-            there.publishers.publish_mount(there.mount.camera_frame)
+        if there.config.frames.mount == "forward" and (frame := there.mount.camera_frame):
+            self._parts.stream.ask(lambda: there.publishers.publish_mount(frame))
         if there.publishers.has_new_reader():
             self._parts.stream.ask(there.publishers.publish_path)
 
@@ -291,8 +302,11 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
             conflict = there.watch.conflict(config.publish)
             if not conflict and self._parts.age_s > config.node.wait_s:
                 conflict = self._parts.inputs.wheels_silent()
-        if (fault := missing or conflict) != self._said:  # one line for as long as it lasts
-            logger.warning("%s", fault or "that is over")
+        fault, before = missing or conflict, self._said
+        if fault and fault != before:  # one line for as long as it lasts
+            logger.warning("%s", fault)
+        elif before and not fault and self._parts is not None:
+            logger.info("no longer: %s", before)
         self._said = fault
         now = self.get_clock().now()
         backend = there.backend if there else ""
@@ -307,14 +321,6 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
         if self._parts is not None:
             return "active"
         return "unconfigured" if self._configured is None else "inactive"
-
-
-def _opened_link(config: Config) -> Link:
-    if not config.adjust.enabled:
-        return NoLink()
-    from vo_stream.link.zmq_link import ZmqLink
-
-    return ZmqLink(config)
 
 
 def _answered(response: Any, success: bool, message: str) -> Any:

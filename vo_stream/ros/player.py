@@ -25,7 +25,7 @@ from vo_stream.errors import SourceError, VoStreamError
 from vo_stream.replay.bag_messages import BagMessages, BagTopic, RawMessage
 from vo_stream.replay.read_ahead import ReadAhead
 from vo_stream.ros.process import Ending, prepare_process
-from vo_stream.ros.qos import profile, recorded
+from vo_stream.ros.qos import profile, reason_of, recorded
 from vo_stream.values import NANOSECONDS
 
 NODE_NAME = "vo_stream_play"
@@ -103,7 +103,7 @@ class Played:
 
 
 def play(path: Path, options: PlayOptions, show: Show) -> Played:
-    """Publish a bag until its end, or until SIGINT or SIGTERM come; the process ends then.
+    """Publish a bag until its end, or until SIGINT or SIGTERM come; it takes both signals.
 
     `show` is called with the seconds of the bag that have passed. Raises VoStreamError.
     """
@@ -245,7 +245,7 @@ def _publishers(node: Any, topics: list[BagTopic]) -> dict[str, Any]:
             kind = _message_class(topic.type)
             publishers[topic.name] = node.create_publisher(kind, topic.name, recorded(topic))
         except (ImportError, AttributeError, NameValidationException, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = reason_of(error)
             logger.warning("%s (%s) is left out: %s", topic.name, topic.type or "mixed", reason)
     return publishers
 
@@ -265,7 +265,7 @@ def _node() -> Iterator[Any]:
     try:
         rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:
-        raise VoStreamError(f"ROS 2 does not start: {str(error).partition(', at ')[0]}") from None
+        raise VoStreamError(f"ROS 2 does not start: {reason_of(error)}") from None
     try:
         node = Node(NODE_NAME, context=context, enable_rosout=False, start_parameter_services=False)
         try:

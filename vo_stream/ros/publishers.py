@@ -26,7 +26,7 @@ from vo_stream.ros.outgoing import (
     tf_message,
     transform_message,
 )
-from vo_stream.ros.qos import profile
+from vo_stream.ros.qos import profile, reason_of
 from vo_stream.ros.tf_watch import ParentWatch
 from vo_stream.ros.trajectory_log import TrajectoryLog
 from vo_stream.se3 import SE3, Array
@@ -58,7 +58,8 @@ class Publishers:
     def __init__(self, node: Any, config: Config, watch: ParentWatch) -> None:
         self.shown: PublishConfig = config.publish
         self._trajectory = TrajectoryLog(config.node.trajectory_length)
-        self._keyframes = KeyframePath(config.publish.path_length)
+        self._path_length = config.publish.path_length
+        self._keyframes = KeyframePath(self._path_length)
         self._node = node
         self._watch = watch
         self._frames = config.frames
@@ -71,10 +72,10 @@ class Publishers:
         self._readers = 0
         self._base_from_camera: SE3 | None = None
         self._map_from_odom = SE3.identity()
+        self._made: list[Any] = []
         self._odometry = self._publisher(Odometry, interface.ODOMETRY)
         self._path = self._publisher(Path, interface.PATH)
         self._landmarks = self._publisher(PointCloud2, interface.LANDMARKS)
-        self._made = [self._odometry, self._path, self._landmarks]
         self._tf = self._static_tf = None
         if find_spec("tf2_msgs") is None:
             logger.warning("no transforms are published: tf2_msgs is missing (make ros)")
@@ -83,12 +84,11 @@ class Publishers:
 
         self._tf = self._publisher(TFMessage, interface.TF)
         self._static_tf = self._publisher(TFMessage, interface.TF_STATIC)
-        self._made += [self._tf, self._static_tf]
 
     def close(self) -> None:
         """Stop offering the topics."""
-        for publisher in self._made:
-            self._node.destroy_publisher(publisher)
+        while self._made:
+            self._node.destroy_publisher(self._made.pop())
 
     def kept(self) -> Kept:
         """Return a copy of what was published of this session; for the worker's thread."""
@@ -108,6 +108,7 @@ class Publishers:
         """Publish odometry and transforms; see `Outputs`."""
         if estimate.session != self._session:
             self._session, self._map_from_odom = estimate.session, SE3.identity()
+            self._keyframes = KeyframePath(self._path_length)
         state = base_state(estimate, base_from_camera, dt_s, self._unseen)
         stamp_ns, frames = estimate.stamp_ns, self._frames
         self._odometry.publish(odometry_message(stamp_ns, state, frames.odom, frames.base))
@@ -155,12 +156,14 @@ class Publishers:
     def _publisher(self, message: type, topic: interface.Topic) -> Any:
         name = self._node.resolve_topic_name(topic.name)
         try:
-            return self._node.create_publisher(
+            made = self._node.create_publisher(
                 message,
                 name,
                 profile(topic.qos),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
         except (ParameterException, RuntimeError, TypeError) as error:
-            why = str(error).partition("\n")[0].partition(", at ")[0]
-            raise ConfigError(f"{why}: mend qos_overrides.{name}") from None
+            self.close()
+            raise ConfigError(f"{reason_of(error)}: mend qos_overrides.{name}") from None
+        self._made.append(made)
+        return made

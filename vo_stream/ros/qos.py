@@ -38,6 +38,11 @@ def profile(name: str) -> QoSProfile:
     return QoSProfile(reliability=reliability, durability=durability, depth=depth)
 
 
+def reason_of(error: Exception) -> str:
+    """Return what rclpy says of a fault in one line, without where it was built."""
+    return str(error).partition("\n")[0].partition(", at ")[0]
+
+
 def recorded(topic: BagTopic) -> QoSProfile:
     """Return the profile to publish a bag's topic with: that of its publishers, as in rosbag2.
 

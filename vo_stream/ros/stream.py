@@ -114,11 +114,11 @@ class Stream:
 
     def _run(self) -> None:
         while not self._stopping:
-            arrival = self._inbox.get(IDLE_S)
-            self._do_what_was_asked()
             try:
+                arrival = self._inbox.get(IDLE_S)
+                self._do_what_was_asked()
                 if arrival is not None:
-                    self._work_off(arrival)
+                    self._process(arrival)
                     self.failing = ""
                 self._take_in()
                 self._await_adjuster()
@@ -130,16 +130,16 @@ class Stream:
             request = self._requests.popleft()
             try:
                 request()
-            except Exception as error:  # noqa: BLE001 - it must not cost an image
-                self._fail(error)
+            except Exception:  # it must not cost an image
+                logger.exception("a request failed")
 
     def _fail(self, error: Exception) -> None:
         self.failed += 1
         if not self.failing:  # one line for a thousand images
-            logger.error("an image could not be worked off", exc_info=error)
+            logger.error("an image could not be processed", exc_info=error)
         self.failing = f"{type(error).__name__}: {error}"
 
-    def _work_off(self, arrival: Arrival) -> None:
+    def _process(self, arrival: Arrival) -> None:
         stamp_ns = stamp_ns_of(arrival.message)
         if not 0 < stamp_ns <= LAST_STAMP_NS:
             self._refuse("the image's stamp is no time" if stamp_ns else "the image has no stamp")
@@ -187,6 +187,7 @@ class Stream:
         while (
             self.link_status.waiting >= self._most_waiting
             and self.link_status.restarts == restarts
+            and not self.link_status.hopeless
             and not self._stopping
         ):
             time.sleep(WAIT_S)

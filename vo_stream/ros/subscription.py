@@ -20,6 +20,7 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from vo_stream.errors import ConfigError
+from vo_stream.ros.qos import reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,8 @@ class Subscription:
                 qos,
                 callback_group=self._group,
                 event_callbacks=SubscriptionEventCallbacks(
-                    message_lost=self._on_lost, incompatible_qos=lambda _: None
+                    message_lost=self._on_lost,
+                    incompatible_qos=lambda _: None,  # `fault` says it
                 ),
                 qos_overriding_options=(
                     QoSOverridingOptions.with_default_policies() if first else None
@@ -127,8 +129,7 @@ class Subscription:
         except (ParameterException, RuntimeError, TypeError) as error:
             if not first or not self._given():
                 raise
-            why = str(error).partition("\n")[0].partition(", at ")[0]
-            raise ConfigError(f"{why}: mend qos_overrides.{self.topic}") from None
+            raise ConfigError(f"{reason_of(error)}: mend qos_overrides.{self.topic}") from None
         if first:  # rclpy has written what was given into it
             self._overridden[self.topic] = {name: getattr(qos, name) for name in self._given()}
         return handle

@@ -98,7 +98,8 @@ class Odometer:
 
     def reconfigure(self, config: TrackConfig) -> None:
         """Judge by other settings from the next frame on."""
-        self._config, self._stamps = config, StampCheck(config.max_backwards_s)
+        if config != self._config:
+            self._config, self._stamps = config, StampCheck(config.max_backwards_s)
 
     def refine(self, refinement: Refinement) -> bool:
         """Let future motions have the adjuster's scale; return whether it was taken.
