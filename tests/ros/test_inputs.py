@@ -684,7 +684,7 @@ def test_the_node_says_what_is_missing_until_it_comes(graph: Graph) -> None:
     infos.publish(info())
     while heard.diagnostics[-1].message != "tracking":
         camera.stream(2)
-    assert "that is over" in node.output()
+    assert "no longer: no calibration: nobody publishes" in node.output()
 
 
 # All at once, and again and again.

@@ -72,3 +72,13 @@ def test_a_flood_is_counted_instead(
     monkeypatch.setattr("vo_stream.ros.log.PERIOD_S", 0.0)
     flood(1)
     assert lines(capfd)[0].endswith(f"image 0 is bad (and {100 - BURST} more like it)")
+
+
+def test_it_leaves_the_packages_log_as_it_was() -> None:
+    package = logging.getLogger("vo_stream")
+    before = package.level, list(package.handlers)
+    handler = RosLog(get_logger("robot"))
+    handler.attach(logging.DEBUG)
+    assert package.isEnabledFor(logging.DEBUG)
+    handler.detach()
+    assert (package.level, package.handlers) == before

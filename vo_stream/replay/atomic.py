@@ -15,9 +15,9 @@ def write_atomically(path: Path, text: str) -> None:
     """
     target = path.resolve()
     if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if target.exists() and not target.is_file():
-        raise OSError(errno.EINVAL, "is there and no regular file")
+        raise OSError(errno.EINVAL, "is there and no regular file", str(path))
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         temporary.write_text(text, encoding="utf-8")

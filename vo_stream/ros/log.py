@@ -7,6 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+PACKAGE = "vo_stream"
+"""The logger that all of the package's own lie below."""
+
 BURST = 5
 PERIOD_S = 10.0
 """A line of the source may log so often in so long; what comes beyond is counted."""
@@ -30,7 +33,21 @@ class RosLog(logging.Handler):
     def __init__(self, ros_logger: Any) -> None:
         super().__init__()
         self._ros_logger = ros_logger
+        self._level_before = logging.NOTSET
         self._sites: dict[tuple[str, int, int], _Site] = {}
+
+    def attach(self, level: int) -> None:
+        """Take in what the package logs from `level` on, until `detach`."""
+        package = logging.getLogger(PACKAGE)
+        self._level_before = package.level
+        package.setLevel(level)
+        package.addHandler(self)
+
+    def detach(self) -> None:
+        """Leave the package's log as it was."""
+        package = logging.getLogger(PACKAGE)
+        package.removeHandler(self)
+        package.setLevel(self._level_before)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log a record; each severity from a line of its own, as rclpy requires."""

@@ -79,17 +79,15 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
         """Declare the parameters; raises ConfigError where one given is not allowed."""
         super().__init__(interface.NODE_NAME, **options)
         refuse_wrong_transitions(self)
-        self._log = RosLog(self.get_logger())
-        package_log = logging.getLogger("vo_stream")
-        package_log.addHandler(self._log)
-        debugging = self.get_logger().get_effective_level() <= LoggingSeverity.DEBUG
-        package_log.setLevel(logging.DEBUG if debugging else logging.INFO)
         self._configured: Configured | None = None
         self._parts: Parts | None = None
         self._overridden: dict[str, dict[str, Any]] = {}
         self._said = ""
         self._diagnostics = Diagnostics(self.get_fully_qualified_name().strip("/"))
         self._settings = Parameters(self, lambda: self._configured is not None, self._changed)
+        self._log = RosLog(self.get_logger())
+        debugging = self.get_logger().get_effective_level() <= LoggingSeverity.DEBUG
+        self._log.attach(logging.DEBUG if debugging else logging.INFO)
         self._diagnostics_publisher = self.create_publisher(
             DiagnosticArray, interface.DIAGNOSTICS.name, profile(interface.DIAGNOSTICS.qos)
         )
@@ -119,7 +117,7 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
         """Free everything; the node cannot be used after that."""
         self._free()
         self._jump_handle.unregister()
-        logging.getLogger("vo_stream").removeHandler(self._log)
+        self._log.detach()
         super().destroy_node()
 
     # Lifecycle. What a transition raises would be lost in rclpy, so `_tried` says it.
