@@ -153,5 +153,4 @@ def test_a_best_effort_publisher_is_taken_as_it_is(graph: Graph) -> None:
     best_effort = {IMAGE_TOPIC: [bags.qos(reliable=False)]}
     bag = bags.write_bag(graph.folder / "bag", with_calibration_first(frames), offered=best_effort)
     played = through_node(graph, bag, rate=1.0)
-    assert f"{IMAGE_TOPIC}: subscribed anew, best effort and volatile" in played.node.output()
     assert len(played.trajectory) > len(frames) // 2
