@@ -111,6 +111,8 @@ class TravelledDistance:
 
         That is before the samples that are kept, after a stretch and its extrapolation.
         """
+        if not self._samples or stamp_ns < self._samples[0].stamp_ns:
+            return math.nan
         after = None
         for sample in reversed(self._samples):
             if sample.stamp_ns <= stamp_ns:

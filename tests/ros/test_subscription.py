@@ -17,9 +17,8 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vo_stream.errors import ConfigError
-from vo_stream.ros.inputs import LOSSLESS
 from vo_stream.ros.node import VoStreamNode
-from vo_stream.ros.qos import profile
+from vo_stream.ros.qos import LOSSLESS, profile
 from vo_stream.ros.subscription import Subscription
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT

@@ -12,7 +12,7 @@ from typing import Any
 from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vo_stream.camera import CameraModel
@@ -23,16 +23,12 @@ from vo_stream.replay.calibration import read_calibration
 from vo_stream.ros import interface
 from vo_stream.ros.inbox import Inbox
 from vo_stream.ros.mount import Mount
-from vo_stream.ros.qos import profile
+from vo_stream.ros.qos import LOSSLESS, profile
 from vo_stream.ros.stream import Arrival
 from vo_stream.ros.subscription import Subscription
 from vo_stream.ros.wheel import WheelDistance
 
 logger = logging.getLogger(__name__)
-
-LOSSLESS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
-"""DDS keeps what the inbox has no room for, up to its own limits."""
-
 
 SILENT_S = 1.0
 """After so long without images another publisher may have come, with another QoS."""

@@ -45,10 +45,10 @@ class Mount:
 
     def heard(self, transforms: Iterable[Any]) -> None:
         """Take in the transforms of a message on /tf_static."""
-        if not self._tree.add(transforms) or self._base_from_camera is None:
+        changed, known = self._tree.add(transforms), self._base_from_camera
+        if not changed or known is None or self._config.mount != "tf_static":
             return
-        now = self._tree.lookup(self._config.base, self._camera_frame)
-        if self._config.mount == "tf_static" and not _same(now, self._base_from_camera):
+        if not _same(self._tree.lookup(self._config.base, self._camera_frame), known):
             logger.warning("the camera's mount has changed: ~/reset takes it over")
 
     def base_from_camera(self, image_frame: str) -> SE3 | None:

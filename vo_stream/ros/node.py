@@ -71,7 +71,7 @@ class Configured:
 class VoStreamNode(LifecycleNode):  # type: ignore[misc]
     """Live odometry on a ROS graph; topics, services and parameters are in docs/ros.md.
 
-    Callbacks run in the executor's thread and only pass on; images are worked off in the thread of
+    Callbacks run in the executor's thread and only pass on; images are processed in the thread of
     `Stream`, which exists while the node is active.
     """
 

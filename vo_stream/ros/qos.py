@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rclpy.duration import Duration
-from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    LivelinessPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+)
 
 from vo_stream.ros.interface import TF_STATIC
 
@@ -26,6 +32,10 @@ _POLICIES = {
 
 Static transforms come in a message each, and who comes late needs them all.
 """
+
+LOSSLESS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=RELIABLE)
+"""For images of which none may be dropped: DDS keeps them until they are taken, up to its own
+limits."""
 
 RECORDED_DEPTH = 1000
 """Messages that wait for a reader who is slow. The graph does not tell a publisher's depth, so a
