@@ -17,6 +17,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vo_stream.errors import ConfigError
+from vo_stream.ros.node import VoStreamNode
 from vo_stream.ros.qos import LOSSLESS, profile
 from vo_stream.ros.subscription import Subscription
 
