@@ -1,0 +1,320 @@
+"""The network: encoder, matching, alignment, ego-motion layer and a recurrent core.
+
+One step takes the current frame and the state of the stream. The frame is encoded once; its
+features are matched with those of the previous frame, first everywhere at 1/16, then around the
+guess at 1/8, then aligned to a fraction of a pixel at 1/4 and 1/2. The ego-motion layer explains
+the flow by a rigid motion and a depth for each cell, held by a prior of the depth from the image
+alone and by the depths that the previous frame had, which the state carries like a filter. The
+core remembers what outlives a frame: it conditions the depth, corrects the motion within a few of
+its standard deviations, corrects its scale, and says how far the standard deviations can be
+believed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vo_stream.net.alignment import CELL, Aligned, Alignment, inside, positions, sample
+from vo_stream.net.ego_motion import (
+    LOG_INVERSE_DEPTH_RANGE,
+    EgoMotion,
+    TwoView,
+    moved,
+    solve_ego_motion,
+    twist_from_identity,
+)
+from vo_stream.net.encoder import (
+    CELLS,
+    COARSE,
+    CONTEXT,
+    HALF,
+    POOLED,
+    QUARTER,
+    Encoder,
+    Features,
+    conv,
+)
+from vo_stream.net.matching import local_scores, match_everywhere, window
+from vo_stream.net.recurrent import CORES
+
+State = dict[str, Tensor]
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+
+RADIUS = 3
+"""Of the local scores, in cells."""
+
+MEMORY = 128
+"""Size of the recurrent core."""
+
+MAX_INFORMATION = 400.0
+"""Of the flow of one cell, 1/px^2: no cell is known better than to 0.05 px."""
+
+MAX_CORRECTION = 2.0
+"""Of the motion by the core, in standard deviations of the solved motion."""
+
+MAX_LOG_SCALE = 0.3
+"""Of the core's correction of the translation's length."""
+
+MEAN_LOG_INVERSE_DEPTH = -1.5
+"""Where training starts: 4.5 m."""
+
+
+class StepOutput(NamedTuple):
+    """What one step says.
+
+    `rotation`: (batch, 3, 3) and `translation`: (batch, 3) m, prev_from_curr. `std`: (batch, 6)
+    standard deviations of its error twist (v in m, w in rad) in the current camera's frame.
+    `flow`: (batch, 2, h, w) px from each cell of the current frame to the same point in the
+    previous one. `inverse_depth`: (batch, 1, h, w) 1/m in the current frame. `weight`: (batch, 1,
+    h, w) in 0..1, the trust in each cell: 0 for what moves by itself or was not found.
+    `stages`: what only training looks at.
+    """
+
+    rotation: Tensor
+    translation: Tensor
+    std: Tensor
+    flow: Tensor
+    inverse_depth: Tensor
+    weight: Tensor
+    stages: dict[str, Tensor | list[Tensor]]
+
+
+class OdometryNet(nn.Module):
+    """Monocular metric odometry, one frame at a time. Width and height are multiples of 32."""
+
+    multiple = 32
+
+    def __init__(self, core: str = "lstm") -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        self.core = CORES[core](MEMORY)
+        self.sharpness = nn.Parameter(torch.tensor([math.log(12.0), math.log(4.0)]))
+        scores = (2 * RADIUS + 1) ** 2
+        self.flow_hidden = nn.Sequential(conv(scores + 3 + CONTEXT, 64), conv(64, 64))
+        self.flow_head = _zeroed(nn.Conv2d(64, 2, 3, 1, 1), 0.0)
+        self.align_quarter = Alignment(stride=4, window=6, iterations=2)
+        self.align_half = Alignment(stride=2, window=8, iterations=2)
+        self.depth_hidden = nn.Conv2d(CONTEXT + 2, 64, 3, 1, 1)
+        self.depth_memory = _zeroed(nn.Linear(MEMORY, 64), 0.0)
+        self.depth_head = _zeroed(nn.Conv2d(64, 2, 1), MEAN_LOG_INVERSE_DEPTH, math.log(0.5))
+        self.weight_hidden = conv(64 + 5, 48)
+        self.weight_head = _zeroed(nn.Conv2d(48, 1, 1), 1.0)
+        self.forgetting = nn.Parameter(torch.tensor(math.log(0.15)))
+        self.digest = nn.Linear(POOLED + 23, MEMORY)
+        self.verdict = _zeroed(nn.Linear(MEMORY, 13), 0.0)
+
+    def state_shapes(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape, without the batch, of each part of the state for an image's size."""
+        h, w = height // CELL, width // CELL
+        return {
+            "half": (HALF, 4 * h, 4 * w),
+            "quarter": (QUARTER, 2 * h, 2 * w),
+            "cells": (CELLS, h, w),
+            "coarse": (COARSE, h // 2, w // 2),
+            "inverse_depth": (1, h, w),
+            "information": (1, h, w),
+            "seen": (1,),
+            **self.core.shapes,
+        }
+
+    def start(
+        self, batch: int, height: int, width: int, device: torch.device | str | None = None
+    ) -> State:
+        """Return the state of a stream that has seen nothing: zeros."""
+        shapes = self.state_shapes(height, width)
+        return {name: torch.zeros(batch, *s, device=device) for name, s in shapes.items()}
+
+    def forward(
+        self, image: Tensor, rays: Tensor, dt: Tensor, state: State
+    ) -> tuple[StepOutput, State]:
+        """Take in a frame.
+
+        `image`: (batch, 1, H, W) grey, 0..1. `rays`: (batch, 2, H/8, W/8) x and y of the ray of
+        each cell's centre. `dt`: (batch, 1) s since the previous frame. `state`: from `start` or
+        the previous step; it is not changed. On the first frame the motion means nothing.
+        """
+        features = self.encoder(image)
+        with torch.autocast(image.device.type, enabled=False):
+            return self._step(features, rays, dt, state)
+
+    def _step(
+        self, features: Features, rays: Tensor, dt: Tensor, state: State
+    ) -> tuple[StepOutput, State]:
+        seen = state["seen"][:, :, None, None]
+        log_depth, log_depth_std = self._depth(features, rays, state)
+        aligned, hidden, flows = self._flow(features, state)
+        information = self._information(aligned, hidden, flows) * seen
+        focal = focal_length(rays)
+        height, width = rays.shape[-2:]
+        target = positions(height, width, rays) + aligned.flow / CELL
+        known = torch.cat([state["inverse_depth"], state["information"]], dim=1)
+        before = sample(known, target)
+        carried, certainty = before[:, :1], before[:, 1:] * inside(target, height, width)
+        certainty = certainty / (1.0 + certainty * (2.0 * self.forgetting).exp())
+        fx, fy = focal[:, :1, None, None], focal[:, 1:, None, None]
+        scale = torch.cat([fx * fx, fx * fy, fy * fy], dim=1)
+        views = TwoView(
+            rays.flatten(2),
+            (rays + aligned.flow / focal[:, :, None, None]).flatten(2),
+            (information * scale).flatten(2),
+            log_depth.flatten(2),
+            (-2.0 * log_depth_std).exp().flatten(2),
+            carried.flatten(2),
+            certainty.flatten(2),
+        )
+        solved = solve_ego_motion(views)
+        summary = self._summary(views, solved, dt, state)
+        digest = functional.relu(self.digest(torch.cat([features.pooled, summary], dim=1)))
+        said, memory = self.core(digest, state)
+        rotation, translation, std = self._judged(solved, self.verdict(said), state["seen"])
+        shape = log_depth.shape
+        depth = solved.log_depth.reshape(shape)
+        output = StepOutput(
+            rotation,
+            translation,
+            std,
+            aligned.flow,
+            depth.exp(),
+            solved.trust.reshape(shape) * aligned.visible * seen,
+            {
+                "flows": flows,
+                "log_inverse_depth": log_depth,
+                "log_depth_std": log_depth_std,
+                "flow_information": information,
+                "solved_rotation": solved.rotation,
+                "solved_translation": solved.translation,
+                "solved_covariance": solved.covariance,
+            },
+        )
+        after = {
+            "half": features.half,
+            "quarter": features.quarter,
+            "cells": features.cells,
+            "coarse": features.coarse,
+            "inverse_depth": depth,
+            "information": solved.log_depth_information.reshape(shape),
+            "seen": torch.ones_like(state["seen"]),
+            **memory,
+        }
+        return output, after
+
+    def _depth(self, features: Features, rays: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """Return the prior of the log inverse depth and its log std, (batch, 1, h, w) each."""
+        dtype = features.context.dtype
+        x = self.depth_hidden(torch.cat([features.context, rays.to(dtype)], dim=1)).float()
+        memory = self.depth_memory(self.core.recall(state))[:, :, None, None]
+        both = self.depth_head(functional.relu(x + memory).to(dtype)).float()
+        return both[:, :1].clamp(*LOG_INVERSE_DEPTH_RANGE), both[:, 1:].clamp(-3.0, 1.0)
+
+    def _flow(self, features: Features, state: State) -> tuple[Aligned, Tensor, list[Tensor]]:
+        """Return the aligned flow, the decoder's hidden features, and the flow of every stage."""
+        sharp = self.sharpness.exp()
+        coarse, peak = match_everywhere(features.coarse, state["coarse"], sharp[0])
+        up = torch.cat([2 * CELL * coarse, peak], dim=1)
+        up = functional.interpolate(up, scale_factor=2.0, mode="bilinear")
+        first, peak = up[:, :2], up[:, 2:]
+        height, width = first.shape[-2:]
+        where = positions(height, width, first) + first / CELL
+        there = sample(state["cells"], where)
+        scores = local_scores(features.cells, there, RADIUS) / CELLS**0.5
+        steps = window(RADIUS, scores)
+        probability = (scores * sharp[1]).softmax(dim=1).flatten(2)
+        nudge = (steps @ probability).reshape(first.shape)
+        second = first + CELL * nudge
+        dtype = features.context.dtype
+        evidence = torch.cat([scores, nudge, peak], dim=1).to(dtype)
+        hidden = self.flow_hidden(torch.cat([evidence, features.context], dim=1))
+        third = second + CELL * self.flow_head(hidden).float()
+        quarter = self.align_quarter(features.quarter, state["quarter"], third)
+        half = self.align_half(features.half, state["half"], quarter.flow)
+        return half, hidden, [first, second, third, quarter.flow, half.flow]
+
+    def _information(self, aligned: Aligned, hidden: Tensor, flows: list[Tensor]) -> Tensor:
+        """Return the information (batch, 3, h, w) of the flow, 1/px^2: what the alignment says,
+        times what the network makes of it."""
+        trace = aligned.information[:, :1] + aligned.information[:, 2:]
+        determinant = aligned.information[:, :1] * aligned.information[:, 2:]
+        determinant = determinant - aligned.information[:, 1:2].square()
+        nudge = (aligned.flow - flows[2]).square().sum(1, keepdim=True)
+        signs = torch.cat(
+            [
+                (trace + 1e-3).log(),
+                (determinant.clamp(min=0.0) / (trace + 1e-3) + 1e-3).log(),
+                (aligned.energy + 1e-3).log(),
+                (nudge + 1e-2).log(),
+                aligned.visible,
+            ],
+            dim=1,
+        )
+        x = self.weight_hidden(torch.cat([hidden, signs.to(hidden.dtype)], dim=1))
+        factor = self.weight_head(x).float().clamp(-8.0, 6.0).exp() * aligned.visible
+        information = aligned.information * factor
+        most = 1.0 + trace * factor / (2.0 * MAX_INFORMATION)
+        bounded: Tensor = information / most
+        return bounded
+
+    def _summary(self, views: TwoView, solved: EgoMotion, dt: Tensor, state: State) -> Tensor:
+        """Return (batch, 23): the solved motion and how well it is known, in numbers near 1."""
+        twist = twist_from_identity(solved.rotation, solved.translation)
+        log_std = 0.5 * torch.diagonal(solved.covariance, dim1=1, dim2=2).clamp(min=1e-12).log()
+        shift = (solved.log_depth - views.log_depth) * solved.trust
+        carried = (views.carried - views.log_depth) * views.carried_information.clamp(max=1.0)
+        means = torch.cat(
+            [
+                views.log_depth.mean(2) - MEAN_LOG_INVERSE_DEPTH,
+                solved.log_depth.mean(2) - MEAN_LOG_INVERSE_DEPTH,
+                shift.mean(2),
+                carried.mean(2),
+                views.carried_information.mean(2).clamp(max=100.0) / 100.0,
+                solved.trust.mean(2),
+                0.5 * views.log_depth_information.mean(2).log(),
+            ],
+            dim=1,
+        )
+        length = solved.translation.square().sum(1, keepdim=True)
+        return torch.cat(
+            [
+                twist[:, :3],
+                20.0 * twist[:, 3:],
+                (log_std + 5.0) / 3.0,
+                means,
+                0.5 * (length + 1e-4).log() + 2.0,
+                10.0 * dt.clamp(max=1.0),
+                state["seen"],
+                (length.clamp(min=0.0) + 1e-8).sqrt() / (dt + 0.05) / 10.0,
+            ],
+            dim=1,
+        )
+
+    def _judged(
+        self, solved: EgoMotion, verdict: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the corrected motion and its standard deviations."""
+        std = torch.diagonal(solved.covariance, dim1=1, dim2=2).clamp(min=1e-14).sqrt()
+        correction = MAX_CORRECTION * std * verdict[:, :6].tanh() * seen
+        log_scale = MAX_LOG_SCALE * verdict[:, 6:7].tanh()
+        rotation, translation = moved(solved.rotation, solved.translation, correction)
+        factor = verdict[:, 7:].clamp(-4.0, 6.0).exp()
+        return rotation, translation * log_scale.exp(), std * factor
+
+
+def focal_length(rays: Tensor) -> Tensor:
+    """Return the focal lengths (batch, 2) in px of a regular grid of rays of the cells' centres."""
+    height, width = rays.shape[-2:]
+    across = rays[:, 0, 0, -1] - rays[:, 0, 0, 0]
+    down = rays[:, 1, -1, 0] - rays[:, 1, 0, 0]
+    return torch.stack([CELL * (width - 1) / across, CELL * (height - 1) / down], dim=1)
+
+
+def _zeroed(layer: Layer, *bias: float) -> Layer:
+    """Make a layer say the same of everything at first: `bias`, one number or one a channel."""
+    assert layer.bias is not None
+    nn.init.zeros_(layer.weight)
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor(bias).expand_as(layer.bias))
+    return layer
