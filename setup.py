@@ -42,6 +42,16 @@ TF2_MSGS = [
 """What tools/build_tf2_msgs.py needs: the generators' own metadata does not name all of it."""
 
 
+TRAIN = [
+    "onnx>=1.19",
+    "onnxscript>=0.7",
+    "safetensors>=0.5",
+    "tensorboardX>=2.6.2",
+    "torch>=2.13",
+]
+"""To train the network, to export it, and to run it in torch."""
+
+
 def version() -> str:
     """Return the version that the package itself states."""
     for line in (HERE / NAME / "__init__.py").read_text(encoding="utf-8").splitlines():
@@ -69,7 +79,7 @@ setup(
     maintainer_email="vo-stream@users.noreply.github.com",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed"]},
+    package_data={NAME: ["py.typed", "weights/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -80,6 +90,7 @@ setup(
         "click>=8.1",
         "numba>=0.60",
         "numpy>=1.26",
+        "onnxruntime>=1.20",
         "opencv-python-headless>=4.9",
         "pyyaml>=6.0.1",
         "pyzmq>=26.0",
@@ -89,8 +100,10 @@ setup(
     ],
     extras_require={
         "ros": ros,
+        "train": TRAIN,
         "test": [
             *ros,
+            *TRAIN,
             "click>=8.2",
             "colcon-common-extensions>=0.3",
             "colcon-ros>=0.5",

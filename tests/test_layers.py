@@ -33,7 +33,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(ROS_PACKAGES, ("ros.*",)),
     "zmq": ("link.*",),
     "torch": ("net.model", "net.encoder", "net.matching", "net.alignment", "net.ego_motion",
-              "net.recurrent", "net.torch_net", "net.export", "training.*"),
+              "net.recurrent", "net.judge", "net.torch_net", "net.export", "training.*"),
     "onnx": ("net.export",),
     "safetensors": ("net.torch_net", "net.export", "training.*"),
     "tensorboardX": ("training.log",),

@@ -282,6 +282,31 @@ def evaluate(estimate: Path, groundtruth: Path, align: str | None, as_json: bool
 
 
 @main.command()
+@click.option(
+    "--net", type=FilePath, metavar="FILE", help="Weights (.safetensors); else those released."
+)
+@click.option("--size", metavar="WxH", help="Let the graph take images of this size only.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the convolutions; state and geometry are always fp32.",
+)
+@click.option(
+    "--out", type=FilePath, default=Path("out"), show_default=True, help="Folder for the files."
+)
+def export(net: Path | None, size: str | None, precision: str, out: Path) -> None:
+    """Write a network as ONNX, once it is proven to compute the same."""
+    try:
+        from vo_stream.net.export import export_network
+    except ImportError as error:
+        reason = str(error).partition("\n")[0]
+        raise VoStreamError(f"export needs pip install 'vo_stream[train]' ({reason})") from None
+    click.echo(export_network(net, out, precision, size))
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, nothing else.")
 def doctor(as_json: bool) -> None:
     """Say what runs on this machine, and what to install for the rest."""

@@ -34,7 +34,20 @@ class NetConfig:
         "auto",
         "Motion backend. auto takes the best one that runs here and logs why; a named one that "
         "cannot run is an error.",
-        choices=("auto", "geometric"),
+        choices=("auto", "torch", "onnxruntime", "geometric"),
+    )
+    model_file: str = setting(
+        "",
+        "ONNX file of the network, its description (.json) and, for the backend torch, its weights "
+        "(.safetensors) beside it, as vo-stream export writes them. Empty: the released one.",
+    )
+    threads: int = setting(
+        0, "CPU threads that run the network; 0: one for each core.", within=(0, 256)
+    )
+    spinning: bool = setting(
+        False,
+        "Whether threads that wait for each other within a step keep their core busy: faster on an "
+        "idle computer, slower beside other work.",
     )
 
 

@@ -15,6 +15,7 @@ import vo_stream
 
 LIBRARIES = (
     "numpy", "cv2", "transforms3d", "rosbags", "click", "tqdm", "yaml", "numba", "zmq",
+    "onnxruntime",
 )  # fmt: skip
 """Modules that must be there."""
 

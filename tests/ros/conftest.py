@@ -16,13 +16,12 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 @pytest.fixture
 def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
     """A ROS graph on a domain that nobody else uses."""
-    from domain_coordinator import domain_id
-    from graph import Graph
+    from graph import Graph, quiet_domain
 
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
-    with domain_id() as domain:
-        graph = Graph(int(domain), tmp_path)
+    with quiet_domain() as domain:
+        graph = Graph(domain, tmp_path)
         try:
             yield graph
         finally:

@@ -21,6 +21,9 @@ CELL = 8
 MAX_STEP = 1.5
 """Of one iteration, in pixels of the features' grid."""
 
+MAX_SLOPE = 0.15
+"""Of the flow, px per px: beyond it is an edge between two flows, which says nothing of either."""
+
 NOISE_FLOOR = 1e-3
 """Least mean squared residual of a feature: it keeps the information finite."""
 
@@ -70,15 +73,31 @@ class Alignment(nn.Module):
     pixels of the features; `window` - CELL / stride is even.
     """
 
+    offsets: Tensor
+    slope: Tensor
+
     def __init__(self, stride: int, window: int, iterations: int) -> None:
         super().__init__()
         self.stride, self.iterations = stride, iterations
         step = CELL // stride
-        self.pool = nn.AvgPool2d(window, step, (window - step) // 2)
+        self.margin = (window - step) // 2
+        self.pool = nn.AvgPool2d(window, step, self.margin)
         self.log_damping = nn.Parameter(torch.tensor(-5.0))
+        offset = torch.arange(window) - (window - 1) / 2.0
+        offsets = torch.stack(
+            [offset.expand(window, window), offset[:, None].expand(window, window)]
+        )
+        self.register_buffer("offsets", _for_each(3, offsets / window**2), persistent=False)
+        sobel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / (8 * step)
+        self.register_buffer("slope", _for_each(2, torch.stack([sobel, sobel.T])), persistent=False)
 
     def forward(self, current: Tensor, previous: Tensor, flow: Tensor) -> Aligned:
-        """Refine a flow (batch, 2, h, w) px by features (batch, c, H/stride, W/stride)."""
+        """Refine a flow (batch, 2, h, w) px by features (batch, c, H/stride, W/stride).
+
+        Each cell's flow is solved for by itself. That of its neighbours serves to linearise: were
+        the step to depend on it, errors that differ from cell to cell would average out and stay.
+        Within a window the flow is taken to vary as it does among the neighbours.
+        """
         height, width = current.shape[-2:]
         own = positions(height, width, current)
         padded = functional.pad(current, (1, 1, 1, 1), mode="replicate")
@@ -88,24 +107,39 @@ class Alignment(nn.Module):
             [(across * across).sum(1), (across * down).sum(1), (down * down).sum(1)], dim=1
         )
         damping = self.log_damping.exp()
+        flow = flow / self.stride
         for _ in range(self.iterations):
             fine = functional.interpolate(flow, size=(height, width), mode="bilinear")
-            where = own + fine / self.stride
-            visible = inside(where, height, width)
-            error = (sample(previous, where) - current) * visible
+            visible = inside(own + fine, height, width)
+            error = (sample(previous, own + fine) - current) * visible
+            seen = products * visible
             sums = torch.stack([(across * error).sum(1), (down * error).sum(1)], dim=1)
             energy = error.square().mean(1, keepdim=True)
-            pooled = self.pool(torch.cat([products * visible, sums, energy, visible], dim=1))
-            xx, xy, yy = pooled[:, 0:1], pooled[:, 1:2], pooled[:, 2:3]
-            right_x, right_y = pooled[:, 3:4], pooled[:, 4:5]
-            a, d = xx + damping, yy + damping
-            over = -1.0 / (a * d - xy * xy)
-            step = torch.cat(
-                [(d * right_x - xy * right_y) * over, (a * right_y - xy * right_x) * over], dim=1
+            pooled = self.pool(torch.cat([seen, sums - _times(seen, fine), energy, visible], dim=1))
+            normal, right = pooled[:, :3], pooled[:, 3:5] + _times(pooled[:, :3], flow)
+            moments = functional.conv2d(
+                seen, self.offsets, stride=CELL // self.stride, padding=self.margin, groups=3
             )
+            around = functional.pad(flow, (1, 1, 1, 1), mode="replicate")
+            slope = functional.conv2d(around, self.slope, groups=2).clamp(-MAX_SLOPE, MAX_SLOPE)
+            right = right + _times(moments[:, 0::2], slope[:, 0::2])
+            right = right + _times(moments[:, 1::2], slope[:, 1::2])
+            a, b, d = normal[:, 0:1] + damping, normal[:, 1:2], normal[:, 2:3] + damping
+            step = _times(torch.cat([d, -b, a], dim=1), right) / (b * b - a * d)
             length = step.square().sum(1, keepdim=True)
-            step = step * (1.0 + length / MAX_STEP**2).rsqrt()
-            flow = flow + self.stride * step
+            flow = flow + step * (1.0 + length / MAX_STEP**2).rsqrt()
         energy, visible = pooled[:, 5:6], pooled[:, 6:7]
-        information = pooled[:, :3] / ((energy + NOISE_FLOOR) * self.stride**2)
-        return Aligned(flow, information, energy, visible)
+        information = normal / ((energy + NOISE_FLOOR) * self.stride**2)
+        return Aligned(flow * self.stride, information, energy, visible)
+
+
+def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Return [[xx, xy], [xy, yy]] (batch, 3, ..) times vectors (batch, 2, ..)."""
+    xx, xy, yy = matrices[:, 0:1], matrices[:, 1:2], matrices[:, 2:3]
+    x, y = vectors[:, 0:1], vectors[:, 1:2]
+    return torch.cat([xx * x + xy * y, xy * x + yy * y], dim=1)
+
+
+def _for_each(channels: int, kernels: Tensor) -> Tensor:
+    """Return the weights that give each of some channels two kernels (2, side, side)."""
+    return kernels[:, None].repeat(channels, 1, 1, 1)

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
+from importlib.util import find_spec
 
-from vo_stream.config import Config
+from vo_stream.config import Config, NetConfig
 from vo_stream.errors import NetError
+from vo_stream.net.cuda import cuda_devices
 from vo_stream.net.stepnet import StepNet
 
 logger = logging.getLogger(__name__)
+
+
+def _torch(config: Config) -> StepNet:
+    if find_spec("torch") is None or find_spec("safetensors") is None:
+        raise NetError("torch or safetensors is not installed: pip install 'vo_stream[train]'")
+    if config.net.backend == "auto" and cuda_devices() == 0:  # told without loading torch
+        raise NetError("without an NVIDIA GPU onnxruntime is faster")
+    from vo_stream.net.torch_net import TorchNet
+
+    return TorchNet(config.net)
+
+
+def _onnxruntime(config: Config) -> StepNet:
+    from vo_stream.net.onnx_net import OnnxNet
+
+    return OnnxNet(config.net)
 
 
 def _geometric(config: Config) -> StepNet:
@@ -18,7 +37,11 @@ def _geometric(config: Config) -> StepNet:
     return GeometricNet(config.geometric)
 
 
-BACKENDS: dict[str, Callable[[Config], StepNet]] = {"geometric": _geometric}
+BACKENDS: dict[str, Callable[[Config], StepNet]] = {
+    "torch": _torch,
+    "onnxruntime": _onnxruntime,
+    "geometric": _geometric,
+}
 """What opens each backend, best first. An opener raises NetError, in one line, where its backend
 cannot run here; it imports what it needs itself."""
 
@@ -44,8 +67,9 @@ def open_backend(config: Config) -> StepNet:
 
 def why_not(name: str) -> str:
     """Return why a backend cannot run here with default settings; empty where it can."""
+    named = dataclasses.replace(Config(), net=NetConfig(backend=name))
     try:
-        BACKENDS[name](Config()).close()
+        BACKENDS[name](named).close()
     except NetError as error:
         return str(error)
     return ""

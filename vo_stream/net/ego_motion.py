@@ -15,20 +15,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROBUST_SQUARES = (1e12, 1e12, 900.0, 100.0, 25.0, 9.0, 9.0)
-"""Per iteration: the squared residual, in variances, at which a cell counts half (Cauchy)."""
+FROM_NOTHING = (1e12, 1e12, 900.0, 100.0, 25.0, 9.0)
+REFINING = (25.0, 9.0, 9.0)
+"""Of each iteration, from standing still or from a guess: the squared residual, in variances, at
+which a cell counts half (Cauchy). The last of `REFINING` is for the covariance."""
 
 ROTATION_PRIOR_STD_RAD = 1.0
 TRANSLATION_PRIOR_STD = 1.0
 """Of a prior around standing still; the translation's is a part of the mean depth. They hold the
 solution where the images say nothing, and weigh nothing beside a few cells."""
 
-DAMPING = 1e-6
-"""Added to the diagonal of the normal matrix, scaled to ones."""
+DAMPING = 1e-5
+"""Added to the diagonal of the normal matrix, scaled to ones: well above rounding in float32."""
 
-MAX_STEP_RAD = 0.3
-MAX_STEP = 1.0
-"""Of one iteration: rotation, translation over the mean depth, log inverse depth."""
+MAX_STEP = 0.5
+"""Of one iteration's motion, in standard deviations of its prior."""
+
+MAX_LOG_STEP = 1.0
+"""Of one iteration, of the logarithm of an inverse depth."""
 
 LOG_INVERSE_DEPTH_RANGE = (-6.2, 3.0)
 """Natural logarithm of 1/m: 500 m to 5 cm."""
@@ -75,49 +79,91 @@ class EgoMotion(NamedTuple):
     trust: Tensor
 
 
-def solve_ego_motion(views: TwoView) -> EgoMotion:
+class Guess(NamedTuple):
+    """Motion, depths and trust as in `EgoMotion`."""
+
+    rotation: Tensor
+    translation: Tensor
+    log_depth: Tensor
+    trust: Tensor
+
+
+def guess_ego_motion(views: TwoView) -> Guess:
+    """Return about what `solve_ego_motion` does, from standing still; no gradient flows."""
+    batch = len(views.rays)
+    views = TwoView(*(part.detach() for part in views))
+    motion = _Solution(
+        torch.eye(3, dtype=views.rays.dtype, device=views.rays.device).expand(batch, 3, 3),
+        torch.zeros_like(views.rays[:, :1, 0]).expand(batch, 3),
+        views.log_depth,
+    )
+    motion = _iterate(views, motion, FROM_NOTHING)
+    rays, _, whitener = _prepared(views)
+    normal = _linearise(views, rays, whitener, motion, REFINING[-1])
+    return Guess(*motion[:2], _believed(views, motion, normal)[0], normal.trust)
+
+
+def solve_ego_motion(views: TwoView, guess: Guess | None = None) -> EgoMotion:
     """Return the motion and the depths that explain two frames best.
 
-    Finite for whatever is finite: for pure rotation, no parallax and no information at all the
-    priors answer, and the covariance says so.
+    Gradients flow through the last iterations alone: close to the solution one step of
+    Gauss-Newton forgets where it came from, so they are those of the solution (Bolte et al.,
+    "One-step differentiation of iterative algorithms", 2023). Finite for whatever is finite: for
+    pure rotation, no parallax and no information at all the priors answer, and the covariance
+    says so.
     """
-    batch = len(views.rays)
+    guess = guess_ego_motion(views) if guess is None else guess
+    motion = _iterate(views, _Solution(*(part.detach() for part in guess[:3])), REFINING[:-1])
+    rays, prior, whitener = _prepared(views)
+    normal = _linearise(views, rays, whitener, motion, REFINING[-1])
+    identity = torch.eye(6, dtype=rays.dtype, device=rays.device).expand(len(rays), 6, 6)
+    covariance = solve_symmetric(normal.matrix + torch.diag_embed(prior), identity)
+    return EgoMotion(*motion[:2], covariance, *_believed(views, motion, normal), normal.trust)
+
+
+def rigid_target(rays: Tensor, guess: Guess) -> Tensor:
+    """Return where the previous frame would see each cell, were all the scene at rest: rays
+    (batch, 2, cells)."""
+    upright = torch.cat([rays, torch.ones_like(rays[:, :1])], dim=1)
+    point = guess.rotation @ upright + guess.log_depth.exp() * guess.translation[..., None]
+    target: Tensor = point[:, :2] / point[:, 2:].clamp(min=MIN_Z)
+    return target
+
+
+class _Solution(NamedTuple):
+    """Motion and depths as in `EgoMotion`."""
+
+    rotation: Tensor
+    translation: Tensor
+    log_depth: Tensor
+
+
+def _prepared(views: TwoView) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the rays (batch, 3, cells), the information of the prior around standing still
+    (batch, 6), and what whitens the flow."""
     rays = torch.cat([views.rays, torch.ones_like(views.rays[:, :1])], dim=1)
-    whitener = _whitener(views.information)
-    depth_scale = (2.0 * views.log_depth).exp().mean(dim=2)  # (batch, 1)
-    prior = torch.cat(
-        [
-            (depth_scale / TRANSLATION_PRIOR_STD**2).expand(batch, 3),
-            torch.full_like(depth_scale, 1.0 / ROTATION_PRIOR_STD_RAD**2).expand(batch, 3),
-        ],
-        dim=1,
-    )
-    limit = torch.cat(
-        [
-            (MAX_STEP * depth_scale.clamp(min=1e-8).rsqrt()).expand(batch, 3),
-            torch.full_like(depth_scale, MAX_STEP_RAD).expand(batch, 3),
-        ],
-        dim=1,
-    )
-    rotation = torch.eye(3, dtype=rays.dtype, device=rays.device).expand(batch, 3, 3)
-    translation = torch.zeros_like(rays[:, :, 0])
-    log_depth = views.log_depth
-    normal = _linearise(views, rays, whitener, rotation, translation, log_depth, ROBUST_SQUARES[0])
-    for square in ROBUST_SQUARES[1:]:
+    square = (2.0 * views.log_depth).exp().mean(dim=2) / TRANSLATION_PRIOR_STD**2
+    turn = torch.full_like(square, 1.0 / ROTATION_PRIOR_STD_RAD**2)
+    prior = torch.cat([square, square, square, turn, turn, turn], dim=1)
+    return rays, prior, _whitener(views.information)
+
+
+def _iterate(views: TwoView, motion: _Solution, squares: tuple[float, ...]) -> _Solution:
+    """Take Gauss-Newton steps, one for each robust square."""
+    rays, prior, whitener = _prepared(views)
+    limit = prior.clamp(min=1e-8).rsqrt() * MAX_STEP
+    for square in squares:
+        rotation, translation, log_depth = motion
+        normal = _linearise(views, rays, whitener, motion, square)
         held = prior * twist_from_identity(rotation, translation)
         matrix = normal.matrix + torch.diag_embed(prior)
         step = solve_symmetric(matrix, (normal.vector - held)[..., None])[..., 0]
         step = step.clamp(-limit, limit)
         change = normal.depth_vector - (normal.coupling * step[..., None]).sum(1, keepdim=True)
-        change = (change / normal.depth_information).clamp(-MAX_STEP, MAX_STEP)
+        change = (change / normal.depth_information).clamp(-MAX_LOG_STEP, MAX_LOG_STEP)
         log_depth = (log_depth + change).clamp(*LOG_INVERSE_DEPTH_RANGE)
-        rotation, translation = moved(rotation, translation, step)
-        normal = _linearise(views, rays, whitener, rotation, translation, log_depth, square)
-    identity = torch.eye(6, dtype=rays.dtype, device=rays.device).expand(batch, 6, 6)
-    covariance = solve_symmetric(normal.matrix + torch.diag_embed(prior), identity)
-    return EgoMotion(
-        rotation, translation, covariance, log_depth, normal.depth_information, normal.trust
-    )
+        motion = _Solution(*moved(rotation, translation, step), log_depth)
+    return motion
 
 
 class _Normal(NamedTuple):
@@ -136,11 +182,10 @@ def _linearise(
     views: TwoView,
     rays: Tensor,
     whitener: Tensor,
-    rotation: Tensor,
-    translation: Tensor,
-    log_depth: Tensor,
+    motion: _Solution,
     robust_square: float,
 ) -> _Normal:
+    rotation, translation, log_depth = motion
     inverse_depth = log_depth.exp()
     point = rotation @ rays + inverse_depth * translation[..., None]  # over the depth
     over_z = 1.0 / point[:, 2:].clamp(min=MIN_Z)
@@ -161,8 +206,8 @@ def _linearise(
         [_whiten(whitener, views.target - seen), carried * (views.carried - there)], dim=1
     )
     from_prior = views.log_depth - log_depth
-    depth_information = (depth_rows * depth_rows).sum(1, keepdim=True)
-    depth_information = depth_information + views.log_depth_information + 1e-6
+    held = views.log_depth_information + 1e-6
+    depth_information = (depth_rows * depth_rows).sum(1, keepdim=True) + held
     depth_vector = (depth_rows * residual).sum(1, keepdim=True)
     depth_vector = depth_vector + views.log_depth_information * from_prior
 
@@ -170,28 +215,40 @@ def _linearise(
     square = square + views.log_depth_information * from_prior * from_prior
     square = (square - depth_vector * depth_vector / depth_information).clamp(min=0.0)
     trust = (1.0 / (1.0 + square / robust_square)).detach()
-    root = trust.sqrt()
 
     # With the right perturbation T exp(v, w) a row g has the derivative (g / depth, ray x g).
-    row = (rows * root[:, :, None]).transpose(1, 2)  # (batch, 3, 3 rows, cells)
+    row = rows.transpose(1, 2)  # (batch, 3, 3 rows, cells)
     turn = torch.cross(rays[:, :, None].expand_as(row), row, dim=1)
     jacobian = torch.cat([row * inverse_depth[:, :, None], turn], dim=1)
-    coupling = (jacobian * (depth_rows * root)[:, None]).sum(2)  # (batch, 6, cells)
-    weighted = residual * root
-    flat = jacobian.flatten(2)
-    shared = coupling / (depth_information.sqrt() * root.clamp(min=1e-6))
-    share = depth_vector * root / depth_information.sqrt()
-    matrix = flat @ flat.transpose(1, 2) - shared @ shared.transpose(1, 2)
-    vector = flat @ weighted.flatten(1)[..., None] - shared @ share.transpose(1, 2)
-    # The depths' own equations do not feel the robust weight: it multiplies both of their sides.
+    coupling = (jacobian * depth_rows[:, None]).sum(2)  # (batch, 6, cells)
+    # A cell's depth takes J d d^T J^T / D out of its J J^T. That is the square of what is left of
+    # J here; the difference of the two sums would not stay positive in float32. The depths' own
+    # equations do not feel the robust weight: it multiplies both of their sides.
+    share = depth_rows / (depth_information + (depth_information * held).sqrt())
+    left = (jacobian - coupling[:, :, None] * share[:, None]) * trust.sqrt()[:, :, None]
+    unexplained = (residual - depth_rows * depth_vector / depth_information) * trust
+    flat = left.flatten(2)
     return _Normal(
-        matrix,
-        vector[..., 0],
-        coupling / trust.clamp(min=1e-12),
+        flat @ flat.transpose(1, 2),
+        (jacobian.flatten(2) @ unexplained.flatten(1)[..., None])[..., 0],
+        coupling,
         depth_vector,
         depth_information,
         trust,
     )
+
+
+def _believed(views: TwoView, motion: _Solution, normal: _Normal) -> tuple[Tensor, Tensor]:
+    """Return the log inverse depths and their information, where what is not trusted counts less.
+
+    Each cell's solved depth fits its flow, however wrong that is: of the information of the flow
+    and the carried depth the square of the trust is left, and the prior keeps its own.
+    """
+    prior = views.log_depth_information + 1e-6
+    share = normal.trust.square()
+    information = prior + share * (normal.depth_information - prior).clamp(min=0.0)
+    change = share * normal.depth_information / information * (motion.log_depth - views.log_depth)
+    return views.log_depth + change, information
 
 
 def _whitener(information: Tensor) -> Tensor:

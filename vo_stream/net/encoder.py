@@ -27,9 +27,9 @@ LEAST_CONTRAST = 0.02
 class Features(NamedTuple):
     """What one frame says. The first four are matched with the other frame's and are the state.
 
-    , `half`: (batch, 4, H/2, W/2). `quarter`: (batch, 12, H/4, W/4). `cells`: (batch, 48, H/8, W/8).
-    `coarse`: (batch, 64, H/16, W/16) of unit length. `context`: (batch, 64, H/8, W/8), which sees
-    most of the image. `pooled`: (batch, 128), the whole image.
+    `half`: (batch, 4, H/2, W/2). `quarter`: (batch, 8, H/4, W/4). `cells`: (batch, 32, H/8, W/8)
+    and `coarse`: (batch, 64, H/16, W/16), of unit length. `context`: (batch, 64, H/8, W/8), which
+    sees most of the image. `pooled`: (batch, 128), the whole image.
     """
 
     half: Tensor
@@ -112,7 +112,7 @@ class Encoder(nn.Module):
         return Features(
             half,
             self.to_quarter(x4).float(),
-            self.to_cells(x8).float(),
+            functional.normalize(self.to_cells(x8).float(), dim=1),
             coarse,
             self.up8(functional.relu(x8 + up)),
             x32.float().mean((2, 3)),

@@ -1,19 +1,20 @@
 """The network: encoder, matching, alignment, ego-motion layer and a recurrent core.
 
 One step takes the current frame and the state of the stream. The frame is encoded once; its
-features are matched with those of the previous frame, first everywhere at 1/16, then around the
-guess at 1/8, then aligned to a fraction of a pixel at 1/4 and 1/2. The ego-motion layer explains
-the flow by a rigid motion and a depth for each cell, held by a prior of the depth from the image
-alone and by the depths that the previous frame had, which the state carries like a filter. The
-core remembers what outlives a frame: it conditions the depth, corrects the motion within a few of
-its standard deviations, corrects its scale, and says how far the standard deviations can be
-believed.
+features are matched with those of the previous frame, first everywhere at 1/16, then around that
+at 1/8, then aligned to a fraction of a pixel at 1/4. The ego-motion layer explains the flow by a
+rigid motion and a depth for each cell, held by a prior of the depth from the image alone and by
+the depths that the previous frame had, which the state carries like a filter. Where the layer does
+not trust a flow, its explanation is the better guess: from there the flow is aligned again, at
+1/2, and the motion solved for again. The core remembers what outlives a frame: it conditions the
+depth, corrects the motion within a few of its standard deviations, corrects its scale, and says
+how far the standard deviations can be believed.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,44 +25,36 @@ from vo_stream.net.ego_motion import (
     LOG_INVERSE_DEPTH_RANGE,
     EgoMotion,
     TwoView,
-    moved,
+    guess_ego_motion,
+    rigid_target,
     solve_ego_motion,
-    twist_from_identity,
 )
 from vo_stream.net.encoder import (
     CELLS,
     COARSE,
     CONTEXT,
     HALF,
-    POOLED,
     QUARTER,
     Encoder,
     Features,
     conv,
 )
+from vo_stream.net.judge import MEAN_LOG_INVERSE_DEPTH, MEMORY, Judge
 from vo_stream.net.matching import local_scores, match_everywhere, window
-from vo_stream.net.recurrent import CORES
+from vo_stream.net.recurrent import State
 
-State = dict[str, Tensor]
+Prior = tuple[Tensor, Tensor]
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 RADIUS = 3
 """Of the local scores, in cells."""
 
-MEMORY = 128
-"""Size of the recurrent core."""
+
+CELLS_AT_ONCE = 32.0
+"""So many cells share one error of the depth's prior: together they know as much as one."""
 
 MAX_INFORMATION = 400.0
 """Of the flow of one cell, 1/px^2: no cell is known better than to 0.05 px."""
-
-MAX_CORRECTION = 2.0
-"""Of the motion by the core, in standard deviations of the solved motion."""
-
-MAX_LOG_SCALE = 0.3
-"""Of the core's correction of the translation's length."""
-
-MEAN_LOG_INVERSE_DEPTH = -1.5
-"""Where training starts: 4.5 m."""
 
 
 class StepOutput(NamedTuple):
@@ -81,7 +74,7 @@ class StepOutput(NamedTuple):
     flow: Tensor
     inverse_depth: Tensor
     weight: Tensor
-    stages: dict[str, Tensor | list[Tensor]]
+    stages: dict[str, Any]
 
 
 class OdometryNet(nn.Module):
@@ -92,8 +85,8 @@ class OdometryNet(nn.Module):
     def __init__(self, core: str = "lstm") -> None:
         super().__init__()
         self.encoder = Encoder()
-        self.core = CORES[core](MEMORY)
-        self.sharpness = nn.Parameter(torch.tensor([math.log(12.0), math.log(4.0)]))
+        self.judge = Judge(core)
+        self.sharpness = nn.Parameter(torch.tensor([math.log(12.0), math.log(12.0)]))
         scores = (2 * RADIUS + 1) ** 2
         self.flow_hidden = nn.Sequential(conv(scores + 3 + CONTEXT, 64), conv(64, 64))
         self.flow_head = _zeroed(nn.Conv2d(64, 2, 3, 1, 1), 0.0)
@@ -103,10 +96,9 @@ class OdometryNet(nn.Module):
         self.depth_memory = _zeroed(nn.Linear(MEMORY, 64), 0.0)
         self.depth_head = _zeroed(nn.Conv2d(64, 2, 1), MEAN_LOG_INVERSE_DEPTH, math.log(0.5))
         self.weight_hidden = conv(64 + 5, 48)
+        self.weight_first = _zeroed(nn.Conv2d(48, 1, 1), 1.0)
         self.weight_head = _zeroed(nn.Conv2d(48, 1, 1), 1.0)
         self.forgetting = nn.Parameter(torch.tensor(math.log(0.15)))
-        self.digest = nn.Linear(POOLED + 23, MEMORY)
-        self.verdict = _zeroed(nn.Linear(MEMORY, 13), 0.0)
 
     def state_shapes(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Return the shape, without the batch, of each part of the state for an image's size."""
@@ -119,7 +111,7 @@ class OdometryNet(nn.Module):
             "inverse_depth": (1, h, w),
             "information": (1, h, w),
             "seen": (1,),
-            **self.core.shapes,
+            **self.judge.core.shapes,
         }
 
     def start(
@@ -139,58 +131,68 @@ class OdometryNet(nn.Module):
         the previous step; it is not changed. On the first frame the motion means nothing.
         """
         features = self.encoder(image)
-        with torch.autocast(image.device.type, enabled=False):
-            return self._step(features, rays, dt, state)
+        prior = self._depth(features, rays, state)
+        quarter, hidden, flows = self._flow(features, state)
+        information = self._information(quarter, hidden, flows, self.weight_first)
+        with exact(image.device):
+            views = self._views(quarter.flow, information, prior, rays, state)
+            guess = guess_ego_motion(views)
+            rigid = rigid_target(views.rays, guess)
+            flow = (rigid + guess.trust * (views.target - rigid) - views.rays).detach()
+            flow = flow.reshape(rays.shape) * focal_length(rays)[:, :, None, None]
+            half = self.align_half(features.half, state["half"], flow)
+        refined = self._information(half, hidden, flows, self.weight_head)
+        with exact(image.device):
+            views = self._views(half.flow, refined, prior, rays, state)
+            solved = solve_ego_motion(views, guess)
+            output, after = self._judged(solved, views, half, features, dt, state)
+        output.stages["flows"] = [*flows, half.flow]
+        output.stages["informed"] = [(quarter.flow, information), (half.flow, refined)]
+        output.stages["log_inverse_depth"], output.stages["log_depth_std"] = prior
+        return output, after
 
-    def _step(
-        self, features: Features, rays: Tensor, dt: Tensor, state: State
-    ) -> tuple[StepOutput, State]:
-        seen = state["seen"][:, :, None, None]
-        log_depth, log_depth_std = self._depth(features, rays, state)
-        aligned, hidden, flows = self._flow(features, state)
-        information = self._information(aligned, hidden, flows) * seen
+    def _views(
+        self, flow: Tensor, information: Tensor, prior: Prior, rays: Tensor, state: State
+    ) -> TwoView:
+        """Return what the ego-motion layer is to explain."""
         focal = focal_length(rays)
         height, width = rays.shape[-2:]
-        target = positions(height, width, rays) + aligned.flow / CELL
-        known = torch.cat([state["inverse_depth"], state["information"]], dim=1)
-        before = sample(known, target)
+        target = positions(height, width, rays) + flow / CELL
+        filtered = torch.cat([state["inverse_depth"], state["information"]], dim=1)
+        before = sample(filtered, target)
         carried, certainty = before[:, :1], before[:, 1:] * inside(target, height, width)
         certainty = certainty / (1.0 + certainty * (2.0 * self.forgetting).exp())
         fx, fy = focal[:, :1, None, None], focal[:, 1:, None, None]
-        scale = torch.cat([fx * fx, fx * fy, fy * fy], dim=1)
-        views = TwoView(
+        scale = torch.cat([fx * fx, fx * fy, fy * fy], dim=1) * state["seen"][:, :, None, None]
+        return TwoView(
             rays.flatten(2),
-            (rays + aligned.flow / focal[:, :, None, None]).flatten(2),
+            (rays + flow / focal[:, :, None, None]).flatten(2),
             (information * scale).flatten(2),
-            log_depth.flatten(2),
-            (-2.0 * log_depth_std).exp().flatten(2),
+            prior[0].flatten(2),
+            (-2.0 * prior[1]).exp().flatten(2) / CELLS_AT_ONCE,
             carried.flatten(2),
             certainty.flatten(2),
         )
-        solved = solve_ego_motion(views)
-        summary = self._summary(views, solved, dt, state)
-        digest = functional.relu(self.digest(torch.cat([features.pooled, summary], dim=1)))
-        said, memory = self.core(digest, state)
-        rotation, translation, std = self._judged(solved, self.verdict(said), state["seen"])
-        shape = log_depth.shape
+
+    def _judged(
+        self,
+        solved: EgoMotion,
+        views: TwoView,
+        aligned: Aligned,
+        features: Features,
+        dt: Tensor,
+        state: State,
+    ) -> tuple[StepOutput, State]:
+        """Let the core judge the solved motion; return that and the next state."""
+        rotation, translation, std, memory = self.judge(solved, views, features.pooled, dt, state)
+        shape = aligned.visible.shape
         depth = solved.log_depth.reshape(shape)
-        output = StepOutput(
-            rotation,
-            translation,
-            std,
-            aligned.flow,
-            depth.exp(),
-            solved.trust.reshape(shape) * aligned.visible * seen,
-            {
-                "flows": flows,
-                "log_inverse_depth": log_depth,
-                "log_depth_std": log_depth_std,
-                "flow_information": information,
-                "solved_rotation": solved.rotation,
-                "solved_translation": solved.translation,
-                "solved_covariance": solved.covariance,
-            },
-        )
+        weight = solved.trust.reshape(shape) * aligned.visible * state["seen"][:, :, None, None]
+        stages: dict[str, Any] = {
+            "solved_rotation": solved.rotation,
+            "solved_translation": solved.translation,
+        }
+        output = StepOutput(rotation, translation, std, aligned.flow, depth.exp(), weight, stages)
         after = {
             "half": features.half,
             "quarter": features.quarter,
@@ -203,16 +205,27 @@ class OdometryNet(nn.Module):
         }
         return output, after
 
-    def _depth(self, features: Features, rays: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    def _depth(self, features: Features, rays: Tensor, state: State) -> Prior:
         """Return the prior of the log inverse depth and its log std, (batch, 1, h, w) each."""
         dtype = features.context.dtype
         x = self.depth_hidden(torch.cat([features.context, rays.to(dtype)], dim=1)).float()
-        memory = self.depth_memory(self.core.recall(state))[:, :, None, None]
+        memory = self.depth_memory(self.judge.recall(state))[:, :, None, None]
         both = self.depth_head(functional.relu(x + memory).to(dtype)).float()
         return both[:, :1].clamp(*LOG_INVERSE_DEPTH_RANGE), both[:, 1:].clamp(-3.0, 1.0)
 
     def _flow(self, features: Features, state: State) -> tuple[Aligned, Tensor, list[Tensor]]:
-        """Return the aligned flow, the decoder's hidden features, and the flow of every stage."""
+        """Return the flow aligned at 1/4, the decoder's hidden features, and every stage's flow."""
+        with exact(features.half.device):
+            first, second, evidence = self._matched(features, state)
+        evidence = evidence.to(features.context.dtype)
+        hidden = self.flow_hidden(torch.cat([evidence, features.context], dim=1))
+        third = second + CELL * self.flow_head(hidden).float()
+        with exact(features.half.device):
+            quarter = self.align_quarter(features.quarter, state["quarter"], third)
+        return quarter, hidden, [first, second, third, quarter.flow]
+
+    def _matched(self, features: Features, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the flow as matched at 1/16, then at 1/8, and the evidence for it."""
         sharp = self.sharpness.exp()
         coarse, peak = match_everywhere(features.coarse, state["coarse"], sharp[0])
         up = torch.cat([2 * CELL * coarse, peak], dim=1)
@@ -221,20 +234,15 @@ class OdometryNet(nn.Module):
         height, width = first.shape[-2:]
         where = positions(height, width, first) + first / CELL
         there = sample(state["cells"], where)
-        scores = local_scores(features.cells, there, RADIUS) / CELLS**0.5
+        scores = local_scores(features.cells, there, RADIUS)
         steps = window(RADIUS, scores)
         probability = (scores * sharp[1]).softmax(dim=1).flatten(2)
         nudge = (steps @ probability).reshape(first.shape)
-        second = first + CELL * nudge
-        dtype = features.context.dtype
-        evidence = torch.cat([scores, nudge, peak], dim=1).to(dtype)
-        hidden = self.flow_hidden(torch.cat([evidence, features.context], dim=1))
-        third = second + CELL * self.flow_head(hidden).float()
-        quarter = self.align_quarter(features.quarter, state["quarter"], third)
-        half = self.align_half(features.half, state["half"], quarter.flow)
-        return half, hidden, [first, second, third, quarter.flow, half.flow]
+        return first, first + CELL * nudge, torch.cat([scores, nudge, peak], dim=1)
 
-    def _information(self, aligned: Aligned, hidden: Tensor, flows: list[Tensor]) -> Tensor:
+    def _information(
+        self, aligned: Aligned, hidden: Tensor, flows: list[Tensor], head: nn.Module
+    ) -> Tensor:
         """Return the information (batch, 3, h, w) of the flow, 1/px^2: what the alignment says,
         times what the network makes of it."""
         trace = aligned.information[:, :1] + aligned.information[:, 2:]
@@ -252,55 +260,16 @@ class OdometryNet(nn.Module):
             dim=1,
         )
         x = self.weight_hidden(torch.cat([hidden, signs.to(hidden.dtype)], dim=1))
-        factor = self.weight_head(x).float().clamp(-8.0, 6.0).exp() * aligned.visible
+        factor = head(x).float().clamp(-8.0, 6.0).exp() * aligned.visible
         information = aligned.information * factor
         most = 1.0 + trace * factor / (2.0 * MAX_INFORMATION)
         bounded: Tensor = information / most
         return bounded
 
-    def _summary(self, views: TwoView, solved: EgoMotion, dt: Tensor, state: State) -> Tensor:
-        """Return (batch, 23): the solved motion and how well it is known, in numbers near 1."""
-        twist = twist_from_identity(solved.rotation, solved.translation)
-        log_std = 0.5 * torch.diagonal(solved.covariance, dim1=1, dim2=2).clamp(min=1e-12).log()
-        shift = (solved.log_depth - views.log_depth) * solved.trust
-        carried = (views.carried - views.log_depth) * views.carried_information.clamp(max=1.0)
-        means = torch.cat(
-            [
-                views.log_depth.mean(2) - MEAN_LOG_INVERSE_DEPTH,
-                solved.log_depth.mean(2) - MEAN_LOG_INVERSE_DEPTH,
-                shift.mean(2),
-                carried.mean(2),
-                views.carried_information.mean(2).clamp(max=100.0) / 100.0,
-                solved.trust.mean(2),
-                0.5 * views.log_depth_information.mean(2).log(),
-            ],
-            dim=1,
-        )
-        length = solved.translation.square().sum(1, keepdim=True)
-        return torch.cat(
-            [
-                twist[:, :3],
-                20.0 * twist[:, 3:],
-                (log_std + 5.0) / 3.0,
-                means,
-                0.5 * (length + 1e-4).log() + 2.0,
-                10.0 * dt.clamp(max=1.0),
-                state["seen"],
-                (length.clamp(min=0.0) + 1e-8).sqrt() / (dt + 0.05) / 10.0,
-            ],
-            dim=1,
-        )
 
-    def _judged(
-        self, solved: EgoMotion, verdict: Tensor, seen: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the corrected motion and its standard deviations."""
-        std = torch.diagonal(solved.covariance, dim1=1, dim2=2).clamp(min=1e-14).sqrt()
-        correction = MAX_CORRECTION * std * verdict[:, :6].tanh() * seen
-        log_scale = MAX_LOG_SCALE * verdict[:, 6:7].tanh()
-        rotation, translation = moved(solved.rotation, solved.translation, correction)
-        factor = verdict[:, 7:].clamp(-4.0, 6.0).exp()
-        return rotation, translation * log_scale.exp(), std * factor
+def exact(device: torch.device) -> torch.autocast:
+    """Geometry is computed in full precision, whatever the convolutions are computed in."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def focal_length(rays: Tensor) -> Tensor:

@@ -119,6 +119,9 @@ class VoStreamNode(LifecycleNode):  # type: ignore[misc]
         self._jump_handle.unregister()
         self._log.detach()
         super().destroy_node()
+        # rclpy forgets it (seen in Jazzy, 7.1). It would hold the services, that nobody answers any
+        # more, and all of DDS, until the garbage is collected.
+        self._state_machine.destroy_when_not_in_use()
 
     # Lifecycle. What a transition raises would be lost in rclpy, so `_tried` says it.
 
