@@ -65,7 +65,7 @@ def test_replay_writes_its_files_and_tells_what_it_saw(room: Path, tmp_path: Pat
     assert result.exit_code == 0
     files = ["live.tum", "refined.tum", "report.html", "summary.json"]
     assert sorted(p.name for p in out.iterdir()) == files
-    assert f"room (folder): {FRAMES} frames, backend geometric (not metric)" in result.stdout
+    assert f"room (folder): {FRAMES} frames, backend onnxruntime (metric)" in result.stdout
     assert result.stdout.splitlines()[-1] == f"report: {(out / 'report.html').resolve()}"
     summary = json.loads((out / "summary.json").read_text())
     assert summary["frames"] == FRAMES
@@ -170,7 +170,7 @@ def test_net_and_topic_are_short_for_their_settings(room: Path, tmp_path: Path) 
         ("--track.max_gap_s", "soon", "track.max_gap_s: 'soon' is not a number from 0.05 to 60 s"),
         ("--track.max_gap_s", "nan", "track.max_gap_s: 'nan' is not a number from 0.05 to 60 s"),
         ("--geometric.seed", "1" + "0" * 400, "is not a whole number from 0 to"),
-        ("--net", "magic", "net.backend: 'magic' is not one of auto, geometric"),
+        ("--net", "magic", "net.backend: 'magic' is not one of auto, torch, onnxruntime"),
     ],
 )
 def test_a_bad_flag_is_answered_with_what_is_allowed(

@@ -34,7 +34,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "zmq": ("link.*",),
     "torch": ("net.model", "net.encoder", "net.matching", "net.alignment", "net.ego_motion",
               "net.recurrent", "net.judge", "net.torch_net", "net.export", "training.*"),
-    "onnx": ("net.export",),
+    **dict.fromkeys(("onnx", "onnx_ir", "onnxscript"), ("net.export",)),
     "safetensors": ("net.torch_net", "net.export", "training.*"),
     "tensorboardX": ("training.log",),
     "tensorrt": ("net.trt_net",),

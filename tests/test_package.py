@@ -60,12 +60,16 @@ ROSDEP_KEYS = {
     "opencv-python-headless": "python3-opencv",
     "pyyaml": "python3-yaml",
     "pyzmq": "python3-zmq",
+    "onnxruntime": "python3-onnxruntime-pip",
     "rosbags": "python3-rosbags-pip",
 }
 """What rosdep calls a requirement, where that is not python3-NAME."""
 
 NOT_FROM_PYPI = {"ament_index_python", "launch", "launch_ros", "ros2launch", "tf2_msgs"}
 """Packages of ROS that the extra `ros` leaves out: PyPI has no launch and no tf2_msgs."""
+
+OF_TRAINING = {"onnx", "onnx_ir", "onnxscript", "safetensors", "tensorboardX", "torch"}
+"""Modules of the extra `train`."""
 
 BEYOND_IMPORTS = {"ros2launch"}
 """Packages of ROS that are needed and never imported: the command ros2 launch."""
@@ -142,6 +146,8 @@ def test_the_wheel_holds_the_package_and_no_more(tree: Path, tmp_path: Path) -> 
     modules = {str(p.relative_to(ROOT)) for p in ROOT.glob("vo_stream/**/*.py")}
     assert {name for name in names if name.endswith(".py") and "/data/" not in name} == modules
     assert "vo_stream/py.typed" in names
+    weights = {f"vo_stream/weights/odometry.{kind}" for kind in ("onnx", "json", "safetensors")}
+    assert weights <= names
     assert {f"{name} = {function}" for name, function in COMMANDS.items()} <= set(
         entry_points.splitlines()
     )
@@ -157,7 +163,7 @@ def test_the_wheel_holds_the_package_and_no_more(tree: Path, tmp_path: Path) -> 
 def test_package_xml_names_the_packages_of_ros_that_are_imported() -> None:
     files = [*ROOT.glob("vo_stream/**/*.py"), *ROOT.glob("launch/*.py")]
     imported = {name for path in files for name in _imports(path.read_text(encoding="utf-8"))}
-    others = {*sys.stdlib_module_names, *LIBRARIES, "vo_stream"}
+    others = {*sys.stdlib_module_names, *LIBRARIES, *OF_TRAINING, "vo_stream"}
     assert imported - others == ros_packages() - BEYOND_IMPORTS
 
 

@@ -3,9 +3,10 @@
 python tools/benchmark.py FOLDER ... [--seeds 3] [--runs 3] [--net geometric] [--no-adjust]
     [--write FILE]
 
-Every replay is a process of its own, so that memory and processor time are its own. Where there
-is chance (the sampling of the geometric backend) each seed is run, and the median is shown with
-the range; speed is the median over all runs.
+--write replaces the table of that backend in a file, between its two marks. Every replay is a
+process of its own, so that memory and processor time are its own. Where there is chance (the
+sampling of the geometric backend) each seed is run, and the median is shown with the range; speed
+is the median over all runs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tqdm import tqdm
 
 import vo_stream
 
-START, END = "<!-- table -->", "<!-- end of table -->"
+START, END = "<!-- table of {net} -->", "<!-- end of table -->"
 
 Run = dict[str, Any]
 
@@ -51,9 +52,9 @@ def spread(runs: Sequence[Run], figure: Callable[[Run], float | None], digits: i
     return shown if low == high else f"{shown} ({low}..{high})"
 
 
-def ate(run: Run, of: str) -> float | None:
+def ate(run: Run, of: str, alignment: str = "sim3") -> float | None:
     """Return the absolute error of the path in metres; None where nothing was refined."""
-    return None if run[of] is None else float(run[of]["ate_rmse_m"]["sim3"])
+    return None if run[of] is None else float(run[of]["ate_rmse_m"][alignment])
 
 
 def in_metres(run: Run, what: str) -> float | None:
@@ -84,10 +85,24 @@ COLUMNS: dict[str, Callable[[Sequence[Run]], str]] = {
 }
 
 
+IN_METRES: dict[str, Callable[[Sequence[Run]], str]] = {
+    "ATE none m": lambda runs: spread(runs, lambda r: ate(r, "metrics", "none"), 2),
+    "ATE SE(3) m": lambda runs: spread(runs, lambda r: ate(r, "metrics", "se3"), 2),
+    "scale to metres": lambda runs: spread(runs, lambda r: r["metrics"]["scale_sim3"], 2),
+    "t_rel raw %": lambda runs: spread(runs, lambda r: r["metrics"]["t_rel_percent"]["raw"], 1),
+    "refined t_rel raw %": lambda runs: spread(
+        runs, lambda r: r["refined"] and r["refined"]["t_rel_percent"]["raw"], 1
+    ),
+}
+"""Columns for a backend whose lengths are metres: errors without any alignment of the scale."""
+
+
 def table(all_runs: Sequence[Sequence[Run]]) -> str:
     """Return the table in Markdown, with the conditions under it."""
-    rows = [list(COLUMNS), ["---"] * len(COLUMNS)]
-    rows += [[column(runs) for column in COLUMNS.values()] for runs in all_runs]
+    metric = any(runs[0]["metric"] for runs in all_runs)
+    columns = COLUMNS | IN_METRES if metric else COLUMNS
+    rows = [list(columns), ["---"] * len(columns)]
+    rows += [[column(runs) for column in columns.values()] for runs in all_runs]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     first = all_runs[0][0]
     adjuster = "with the adjuster" if first["adjuster"] else "without the adjuster"
@@ -139,9 +154,10 @@ def main() -> int:
     print(text)
     if args.write:
         page = args.write.read_text(encoding="utf-8")
-        before, rest = page.split(START, 1)
+        start = START.format(net=args.net)
+        before, rest = page.split(start, 1)
         after = rest.split(END, 1)[1]
-        args.write.write_text(f"{before}{START}\n{text}\n{END}{after}", encoding="utf-8")
+        args.write.write_text(f"{before}{start}\n{text}\n{END}{after}", encoding="utf-8")
     return 0
 
 

@@ -23,6 +23,7 @@ from vo_stream.net.recurrent import CORES
 from vo_stream.training.clip_store import ClipFolder, Recipe, RenderedClips, held_out, rendering
 from vo_stream.training.data import Clips, Size, Variety, windows
 from vo_stream.training.loop import LAST, MODELS, LoopSettings, Training
+from vo_stream.training.objectives import OBJECTIVES
 from vo_stream.training.render import KINDS
 from vo_stream.training.schedule import OPTIMIZERS
 from vo_stream.training.validate import validate
@@ -71,6 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--window", type=int, default=4, help="frames to back-propagate through")
     parser.add_argument("--model", choices=MODELS, default="odometry")
     parser.add_argument("--core", choices=CORES, default="lstm")
+    parser.add_argument("--loss", choices=OBJECTIVES, default="default")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw")
     parser.add_argument("--lr", type=float, default=5e-4, help="highest learning rate")
     parser.add_argument("--small", action="store_true", help="halve DIR/last.safetensors")
@@ -94,6 +96,8 @@ def arguments() -> argparse.Namespace:
 
 def train(args: argparse.Namespace) -> None:
     """Train as the command line says."""
+    if args.model == "deepvo" and args.loss == "view_synthesis":
+        raise VoStreamError("--loss view_synthesis: needs a depth, which --model deepvo has not")
     device = torch.device(args.device)
     torch.set_num_threads(args.threads)
     sizes: list[Size] = args.size or [(320, 96), (224, 160)]
@@ -103,6 +107,7 @@ def train(args: argparse.Namespace) -> None:
         stop_after=args.stop_after,
         model=args.model,
         core=args.core,
+        loss=args.loss,
         optimizer=args.optimizer,
         rate=args.lr,
         small=args.small,

@@ -38,16 +38,12 @@ class NetConfig:
     )
     model_file: str = setting(
         "",
-        "ONNX file of the network, its description (.json) and, for the backend torch, its weights "
-        "(.safetensors) beside it, as vo-stream export writes them. Empty: the released one.",
+        "ONNX file of the network, as vo-stream export writes it. Empty: the released one.",
     )
-    threads: int = setting(
-        0, "CPU threads that run the network; 0: one for each core.", within=(0, 256)
-    )
+    threads: int = setting(0, "CPU threads of the network; 0: one a core.", within=(0, 256))
     spinning: bool = setting(
         False,
-        "Whether threads that wait for each other within a step keep their core busy: faster on an "
-        "idle computer, slower beside other work.",
+        "Keep cores busy while threads wait for each other: faster, but not beside other work.",
     )
 
 

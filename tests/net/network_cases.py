@@ -76,5 +76,3 @@ def pixel_rays(size: tuple[int, int] = SIZE) -> Rays:
     u, v = np.meshgrid(np.arange(width), np.arange(height))
     rays = np.stack([u - (width - 1) / 2, v - (height - 1) / 2], axis=-1)
     return np.asarray(rays / (FOCAL_WIDTHS * width), dtype=np.float32)
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from vo_stream.config import Config, NetConfig
 from vo_stream.errors import NetError
-from vo_stream.net import backends
+from vo_stream.net import backends, cuda
 from vo_stream.net.backends import BACKENDS, open_backend, why_not
 from vo_stream.net.stepnet import NetSpec, NetState, StepNet
 from vo_stream.values import Motion
@@ -55,12 +56,37 @@ def named(name: str) -> Config:
     return Config(net=NetConfig(backend=name))
 
 
-def test_auto_opens_geometric_and_logs_why(caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_opens_the_first_that_runs_and_logs_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(backends, "cuda_devices", lambda: 0)
+    expected = next(name for name in BACKENDS if name != "torch" and not why_not(name))
     with caplog.at_level(logging.INFO, "vo_stream"):
         net = open_backend(AUTO)
-    assert net.spec.name == "geometric"
-    assert "backend geometric: the first of" in caplog.text
+    assert net.spec.name == expected
+    assert f"backend {expected}: the first of" in caplog.text
     net.close()
+
+
+def test_auto_loads_torch_only_where_there_is_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(backends, "cuda_devices", lambda: 0)
+    monkeypatch.delitem(sys.modules, "vo_stream.net.torch_net", raising=False)
+    with caplog.at_level(logging.INFO, "vo_stream"):
+        open_backend(AUTO).close()
+    assert "vo_stream.net.torch_net" not in sys.modules
+    assert "backend torch cannot run here: without an NVIDIA GPU" in caplog.text
+
+
+def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    assert "pip install" in why_not("torch")
+
+
+def test_a_machine_without_a_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "DRIVER", "libno_such_driver.so.1")
+    assert cuda.cuda_devices() == 0
 
 
 @pytest.mark.parametrize("name", BACKENDS)

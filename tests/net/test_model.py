@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vo_stream.net import model
 from vo_stream.net.alignment import CELL
 from vo_stream.net.ego_motion import rotation_from
+from vo_stream.net.judge import MEAN_LOG_INVERSE_DEPTH
 from vo_stream.net.matching import match_everywhere, window
 from vo_stream.net.model import OdometryNet, StepOutput, focal_length
 from vo_stream.net.recurrent import State
@@ -189,7 +190,7 @@ def test_focal_lengths_are_read_off_the_rays() -> None:
 class Plane:
     """A wall before the current camera, at the depth that an untrained network takes all for."""
 
-    depth = math.exp(-model.MEAN_LOG_INVERSE_DEPTH)
+    depth = math.exp(-MEAN_LOG_INVERSE_DEPTH)
 
     def __init__(self, twist: list[float]) -> None:
         motion = torch.tensor([twist])
@@ -301,7 +302,7 @@ def test_samples_of_a_batch_do_not_touch_each_other() -> None:
     )
     rays = grid(96, 160)
     together, state = streamed(net, images, rays.expand(3, -1, -1, -1))
-    assert (together.translation[0] - together.translation[2]).abs().max() > 0.1
+    assert (together.translation[0] - together.translation[2]).abs().max() > 0.05
     for k in range(3):
         alone, its_state = streamed(net, images[:, k : k + 1], rays)
         for a, b in zip(alone[:6], together[:6], strict=True):

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from domain_coordinator import domain_id
-from graph import Graph
+from graph import Graph, quiet_domain
 from nav_msgs.msg import Odometry
 from rclpy.qos import QoSProfile
 from tf2_msgs.msg import TFMessage
@@ -70,7 +69,7 @@ class Heard:
 @contextmanager
 def graph_apart(folder: Path) -> Iterator[Graph]:
     """Give a graph on a domain of its own that lasts for as long as a fixture wants it."""
-    with pytest.MonkeyPatch.context() as patch, domain_id() as domain:
+    with pytest.MonkeyPatch.context() as patch, quiet_domain() as domain:
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         patch.setenv("ROS_LOG_DIR", str(folder))
         graph = Graph(int(domain), folder)

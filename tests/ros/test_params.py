@@ -133,7 +133,7 @@ def test_the_defaults_are_those_of_the_tree(robot: Robot) -> None:
         ("track__max_gap_s", None, ["Static parameter cannot be undeclared"]),
         ("geometric__corners", 200.5, ["Wrong parameter type", "INTEGER", "DOUBLE"]),
         ("camera__rectified", 1, ["Wrong parameter type", "BOOL", "INTEGER"]),
-        ("net__backend", "best", ["net.backend: 'best' is not one of auto, geometric"]),
+        ("net__backend", "best", ["net.backend: 'best' is not one of auto, torch, onnxruntime"]),
         ("node__autostart", True, ["read-only", "node.autostart"]),
         ("net__nothing", 1, ["undeclared parameter"]),
     ],
@@ -300,7 +300,7 @@ def test_our_own_files_are_taken_without_a_word(
         ),
         ("camera.rectified:=1", "camera.rectified: 1 is not true or false"),
         ("frames.odom:=3", "frames.odom: 3 is not a text"),
-        ("net.backend:=best", "net.backend: 'best' is not one of auto, geometric"),
+        ("net.backend:=best", "net.backend: 'best' is not one of auto, torch, onnxruntime"),
         ("node.autostart:=maybe", "node.autostart: 'maybe' is not true or false"),
     ],
 )

@@ -13,8 +13,7 @@ import bags
 import numpy as np
 import pytest
 from camera import Camera, footage
-from domain_coordinator import domain_id
-from graph import Graph
+from graph import Graph, quiet_domain
 from heard import EVERYTHING, Heard, covariance_of, pose_of, values_of
 from nav_msgs.msg import Odometry
 from rosgraph_msgs.msg import Clock
@@ -181,7 +180,7 @@ def check_numbers(heard: Heard) -> None:
 
 
 def node_on(tmp_path_factory: pytest.TempPathFactory, use_sim_time: bool) -> Iterator[Live]:
-    with pytest.MonkeyPatch.context() as patch, domain_id() as domain:
+    with pytest.MonkeyPatch.context() as patch, quiet_domain() as domain:
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         graph = Graph(int(domain), tmp_path_factory.mktemp("node"))
         try:

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from training_cases import rendered
 
-from vo_stream.net.model import OdometryNet, State, StepOutput
+from vo_stream.net.model import OdometryNet, StepOutput
+from vo_stream.net.recurrent import State
 from vo_stream.training.data import steps_of
 from vo_stream.training.deepvo import DeepVO
 from vo_stream.training.losses import LossWeights, losses

@@ -17,7 +17,15 @@ from training_cases import SIZE, OneClip, rendered
 from vo_stream.net.model import StepOutput
 from vo_stream.training.checkpoint import Position, read_tensors
 from vo_stream.training.data import Step, Variety, Window, steps_of, windows
-from vo_stream.training.loop import BEST, LAST, MODELS, LoopSettings, Training, cleared
+from vo_stream.training.loop import (
+    BEST,
+    LAST,
+    MODELS,
+    PREVIOUS_IMAGE,
+    LoopSettings,
+    Training,
+    cleared,
+)
 from vo_stream.training.losses import LossWeights
 from vo_stream.training.precision import autocast
 from vo_stream.training.validate import validate
@@ -161,6 +169,7 @@ def test_the_state_is_handed_on_without_its_gradient(tmp_path: Path) -> None:
             _, state = training.model(step.image, step.rays, step.dt, state)
     for name, value in state.items():
         torch.testing.assert_close(training._state[name], value)
+    assert torch.equal(training._state[PREVIOUS_IMAGE], second.steps[-1].image)
 
 
 def test_a_fresh_sample_starts_from_nothing() -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-FROM_NOTHING = (1e12, 1e12, 900.0, 100.0, 25.0, 9.0)
+FROM_NOTHING = (1e12, 900.0, 100.0, 25.0)
 REFINING = (25.0, 9.0, 9.0)
 """Of each iteration, from standing still or from a guess: the squared residual, in variances, at
 which a cell counts half (Cauchy). The last of `REFINING` is for the covariance."""

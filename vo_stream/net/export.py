@@ -18,7 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
+from onnx_ir.passes import common
+from onnxscript import optimizer
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -27,7 +30,7 @@ import vo_stream
 from vo_stream.errors import NetError
 from vo_stream.net.model import OdometryNet
 from vo_stream.net.onnx_net import open_graph
-from vo_stream.net.proof import Arrays, Run, check_graph, prove
+from vo_stream.net.proof import Arrays, Run, prove
 from vo_stream.net.sidecar import (
     INPUTS,
     NEXT,
@@ -56,6 +59,19 @@ PROVEN_SIZE = (320, 96)
 
 LARGEST_SIDE = 64
 """Of an image, in multiples of the network's."""
+
+
+OPERATORS = {
+    "Abs", "Add", "And", "AveragePool", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv",
+    "Cos", "Div", "Equal", "Exp", "Expand", "Gather", "GatherElements", "GatherND", "Gemm",
+    "GlobalAveragePool", "Greater", "GreaterOrEqual", "GridSample", "Identity", "Less",
+    "LessOrEqual", "Log", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg", "Not", "Or", "Pad",
+    "Pow", "Range", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum",
+    "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Sin", "Slice", "Softmax", "Softplus",
+    "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where",
+}  # fmt: skip
+"""What a graph may consist of: no loops, no recurrent operators, no sizes that depend on data,
+nothing outside ONNX's own set. ONNX Runtime and TensorRT have all of these."""
 
 
 class Step(nn.Module):
@@ -221,9 +237,6 @@ def _simplify(model: Any) -> None:
     The exporter's own optimizer takes minutes for a graph of this size, and ONNX Runtime fuses
     the rest as it loads it.
     """
-    from onnx_ir.passes import common
-    from onnxscript import optimizer
-
     optimizer.fold_constants(
         model,
         onnx_shape_inference=False,
@@ -236,9 +249,22 @@ def _simplify(model: Any) -> None:
         common.CommonSubexpressionEliminationPass(),
         common.IdentityEliminationPass(),
         common.OutputFixPass(),
+        common.ClearMetadataAndDocStringPass(),  # a third of the file: whence each node came
         common.NameFixPass(),
     ):
         change(model)
+
+
+def check_graph(path: Path) -> None:
+    """Check an ONNX file by itself: valid, and made of `OPERATORS`; raises NetError."""
+    model = onnx.load(path)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise NetError(f"the graph is not valid: {' '.join(str(error).split())}") from None
+    names = {".".join(filter(None, (node.domain, node.op_type))) for node in model.graph.node}
+    if others := names - OPERATORS:
+        raise NetError(f"the graph has operators that may not run: {', '.join(sorted(others))}")
 
 
 @contextmanager

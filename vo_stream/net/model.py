@@ -98,6 +98,7 @@ class OdometryNet(nn.Module):
         self.weight_hidden = conv(64 + 5, 48)
         self.weight_first = _zeroed(nn.Conv2d(48, 1, 1), 1.0)
         self.weight_head = _zeroed(nn.Conv2d(48, 1, 1), 1.0)
+        self.scale_gain = nn.Parameter(torch.tensor(-1.5))
         self.forgetting = nn.Parameter(torch.tensor(math.log(0.15)))
 
     def state_shapes(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
@@ -144,7 +145,7 @@ class OdometryNet(nn.Module):
         refined = self._information(half, hidden, flows, self.weight_head)
         with exact(image.device):
             views = self._views(half.flow, refined, prior, rays, state)
-            solved = solve_ego_motion(views, guess)
+            solved = self._scaled(solve_ego_motion(views, guess), views)
             output, after = self._judged(solved, views, half, features, dt, state)
         output.stages["flows"] = [*flows, half.flow]
         output.stages["informed"] = [(quarter.flow, information), (half.flow, refined)]
@@ -172,6 +173,20 @@ class OdometryNet(nn.Module):
             (-2.0 * prior[1]).exp().flatten(2) / CELLS_AT_ONCE,
             carried.flatten(2),
             certainty.flatten(2),
+        )
+
+    def _scaled(self, solved: EgoMotion, views: TwoView) -> EgoMotion:
+        """Return the solution with its scale drawn towards that of the depth's prior.
+
+        Carried depths hold the scale from frame to frame, but let it drift; the prior knows it,
+        cell by cell badly, on the whole well. So the scale is filtered by itself.
+        """
+        share = solved.trust * views.log_depth_information
+        error = ((views.log_depth - solved.log_depth) * share).sum(2) / (share.sum(2) + 1e-6)
+        error = self.scale_gain.sigmoid() * error  # (batch, 1)
+        return solved._replace(
+            translation=solved.translation * (-error).exp(),
+            log_depth=(solved.log_depth + error[..., None]).clamp(*LOG_INVERSE_DEPTH_RANGE),
         )
 
     def _judged(

@@ -106,7 +106,10 @@ class OnnxNet(LearnedNet[Slot]):
         super().__init__(self._sidecar.spec(NAME))
         self._session: InferenceSession | None = open_session(path, config)
         _check_interface(path, self._session, self._sidecar)
-        self._warm_up()
+        try:
+            self._warm_up()
+        except NetError as error:
+            raise NetError(f"{path}: {error}") from None
 
     def close(self) -> None:
         """Free the network."""
@@ -160,7 +163,6 @@ def open_session(path: Path, config: NetConfig) -> InferenceSession:
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spinning)))
     options.add_session_config_entry("session.force_spinning_stop", "1")  # between the frames
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
         return onnxruntime.InferenceSession(
             str(path), sess_options=options, providers=["CPUExecutionProvider"]

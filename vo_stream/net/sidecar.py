@@ -112,7 +112,7 @@ def read_sidecar(model_file: Path) -> Sidecar:
         raise NetError(f"{path}: of schema {schema}, and this version reads {SCHEMA} only")
     try:
         sidecar = _parsed(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise NetError(f"{path}: damaged ({type(error).__name__}: {error})") from None
     if sidecar.sha256.get(model_file.suffix) != digest:
         raise NetError(f"{model_file}: not the file that {path.name} describes (sha256 differs)")

@@ -36,8 +36,9 @@ from vo_stream.training.data import Step, Window
 from vo_stream.training.deepvo import DeepVO
 from vo_stream.training.gradients import limit_gradients
 from vo_stream.training.log import TrainingLog
-from vo_stream.training.losses import LossWeights, losses
+from vo_stream.training.losses import LossWeights
 from vo_stream.training.meter import Meter
+from vo_stream.training.objectives import make_objective
 from vo_stream.training.precision import autocast
 from vo_stream.training.schedule import Schedule, make_optimizer, set_rate
 
@@ -47,6 +48,9 @@ LAST, BEST = "last.safetensors", "best.safetensors"
 """Files of a training: where it goes on from, and the weights that validated best."""
 
 LOG_EVERY_S = 10.0
+
+PREVIOUS_IMAGE = "previous_image"
+"""What the loop keeps beside the model's state: (B, 1, H, W), zeros where a stream is fresh."""
 
 Model: TypeAlias = OdometryNet | DeepVO
 MODELS: dict[str, type[Model]] = {"odometry": OdometryNet, "deepvo": DeepVO}
@@ -60,7 +64,8 @@ class LoopSettings:
 
     `minutes`: of the whole schedule, over all runs that resume it. `stop_after`: minutes after
     which this run ends, before the schedule does. `rate`: highest learning rate. `clip_norm`: of
-    the gradient. `small`: a small training file, see `save_training`.
+    the gradient. `loss`: one of `OBJECTIVES`, `weights` those of the default one. `small`: a small
+    training file, see `save_training`.
     """
 
     minutes: float
@@ -71,6 +76,7 @@ class LoopSettings:
     rate: float = 5e-4
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
+    loss: str = "default"
     weights: LossWeights = field(default_factory=LossWeights)
     small: bool = False
     checkpoint_every_s: float = 60.0
@@ -97,6 +103,7 @@ class Training:
             settings.optimizer, self.model, settings.rate, settings.weight_decay
         )
         self.position = Position()
+        self._objective = make_objective(settings.loss, settings.weights)
         self._validated = make_model(settings.model, settings.core).to(device)
         self._stop = False
         self._state: State = {}
@@ -188,10 +195,12 @@ class Training:
         found: dict[str, Tensor] = {}
         for step in steps:
             state = cleared(state, step.fresh)
+            previous = state.get(PREVIOUS_IMAGE, torch.zeros_like(step.image))
             with autocast(self.device):
                 output, state = self.model(step.image, step.rays, step.dt, state)
             limit_gradients(output, state, 1.0 / len(steps))
-            parts = losses(output, step.truth, step.fresh, self.settings.weights, progress)
+            state[PREVIOUS_IMAGE] = step.image
+            parts = self._objective(output, step, previous, progress)
             for name, value in parts.items():
                 found[name] = found.get(name, 0.0) + value / len(steps)
         return state, found

@@ -1,0 +1,248 @@
+"""Calibration of the six standard deviations: one temperature an axis, folded into the weights.
+
+A network is sure of itself on what it was trained on. On held-out clips its errors are compared
+with what it said of them, and each axis' standard deviation is multiplied by one number
+(temperature scaling: Guo et al., 2017; for regression Laves et al., 2020). The number goes into a
+bias, so the calibrated network is the same graph with other weights.
+
+The temperature makes the mean of the squared errors in standard deviations, each cut off at
+`CUT_OFF` squared, what it is for a normal error (Huber's proposal 2, 1964). A plain mean would be
+set by the few steps that are lost anyway; a quantile would not see them at all.
+
+NEES (normalised estimation error squared): Bar-Shalom et al., "Estimation with applications to
+tracking and navigation" (2001), section 5.4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import torch
+
+from vo_stream.errors import VoStreamError
+from vo_stream.net.model import OdometryNet
+from vo_stream.se3 import SE3, Array
+from vo_stream.training.clip import Clip
+from vo_stream.training.data import steps_of
+from vo_stream.training.validate import AXES
+
+CUT_OFF = 4.0
+"""Errors beyond this many standard deviations count as this many."""
+
+WINDOWS_S = {"step": 0.0, "second": 1.0}
+"""Increments that are judged: the shortest that take so long."""
+
+CHI2_95_6DOF = 12.592
+CHI2_95_1DOF = 3.841
+
+MAX_LOG_TEMPERATURE = 7.0
+"""Where the search for a temperature ends; beyond, the network's std means nothing."""
+
+HALVINGS = 50
+"""Of that range: far below what any clips can tell."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A clip as the network saw it.
+
+    `estimated`, `true`: prev_from_curr of each of T - 1 steps. `std`: (T - 1, 6) of the estimate's
+    error twist, (v in m, w in rad) in the current camera. `stamps`: (T,) s of the frames.
+    """
+
+    estimated: Sequence[SE3]
+    true: Sequence[SE3]
+    std: Array
+    stamps: Array
+
+
+@dataclass(frozen=True)
+class Nees:
+    """Squared errors of increments in predicted variances, over independent clips.
+
+    `axes`: their mean for each axis, `all`: for all six with their covariance, over 6; 1 is right.
+    `axes_band`, `all_band`: where 95 % of such means lie if the predictions are right, by
+    chi-square: each clip counts as one sample, as the steps of a clip err alike.
+    `axes_inside`, `inside`: share of the increments within the 95 % bound of one axis, of all six.
+    """
+
+    clips: int
+    increments: int
+    axes: dict[str, float]
+    axes_band: tuple[float, float]
+    axes_inside: dict[str, float]
+    all: float
+    all_band: tuple[float, float]
+    inside: float
+
+
+@torch.no_grad()
+def streams(model: OdometryNet, clips: Iterable[Clip]) -> list[Stream]:
+    """Stream batches of clips in full precision, as a robot does; return each clip's steps."""
+    found: list[Stream] = []
+    model.eval()
+    for clip in clips:
+        batch, _, height, width = clip.images.shape
+        state = model.start(batch, height, width, clip.images.device)
+        parts: list[list[torch.Tensor]] = []
+        for step in steps_of(clip):
+            output, state = model(step.image, step.rays, step.dt, state)
+            truth = step.truth
+            said = (output.rotation, output.translation, truth.rotation, truth.translation)
+            parts.append([*said, output.std])
+        columns = [torch.stack(c, dim=1)[:, 1:].double().cpu().numpy() for c in zip(*parts)]  # noqa: B905
+        stamps = clip.stamps.cpu().numpy()
+        for i in range(batch):
+            rotation, translation, true_rotation, true_translation, std = (c[i] for c in columns)
+            found.append(
+                Stream(
+                    _motions(rotation, translation),
+                    _motions(true_rotation, true_translation),
+                    std,
+                    stamps[i],
+                )
+            )
+    return found
+
+
+def _motions(rotations: Array, translations: Array) -> list[SE3]:
+    pairs = zip(rotations, translations, strict=True)
+    return [SE3.from_rotation_translation(rotation, translation) for rotation, translation in pairs]
+
+
+def halves(clips: Iterable[Clip]) -> tuple[list[Clip], list[Clip]]:
+    """Return the even and the odd items of each batch: of one seed's worlds at several sizes each
+    is on one side only."""
+    batches = list(clips)
+    even = [clip.select(slice(0, None, 2)) for clip in batches]
+    odd = [clip.select(slice(1, None, 2)) for clip in batches if len(clip.images) > 1]
+    return even, odd
+
+
+def increments(
+    stream: Stream, window_s: float, temperature: Array | float = 1.0
+) -> list[tuple[Array, Array]]:
+    """Return the error twist (6,) and covariance (6, 6) of one increment after another.
+
+    `temperature`: (6,) or one for all, factor of the standard deviations. Covariances are carried
+    on to first order, errors of steps being independent: as the odometer does.
+    """
+    found: list[tuple[Array, Array]] = []
+    motion = truth = SE3.identity()
+    covariance = np.zeros((6, 6))
+    since = stream.stamps[0]
+    steps = zip(stream.estimated, stream.true, stream.std, stream.stamps[1:], strict=True)
+    for step, true_step, std, stamp in steps:
+        motion, truth = motion @ step, truth @ true_step
+        covariance = step.inverse().transport(covariance) + np.diag((temperature * std) ** 2)
+        if stamp - since >= window_s:
+            found.append(((motion.inverse() @ truth).log(), covariance))
+            motion = truth = SE3.identity()
+            covariance = np.zeros((6, 6))
+            since = stamp
+    return found
+
+
+def temperatures(found: Iterable[Stream]) -> Array:
+    """Return the factor (6,) that each axis' standard deviation is to be multiplied by."""
+    pairs = [pair for stream in found for pair in increments(stream, 0.0)]
+    ratios = np.array([error / np.sqrt(np.diag(covariance)) for error, covariance in pairs])
+    if not np.isfinite(ratios).all() or not len(ratios):
+        raise VoStreamError("no clips to calibrate on, or a network that is not finite on them")
+    squares = ratios**2
+    density = math.exp(-0.5 * CUT_OFF**2) / math.sqrt(2.0 * math.pi)
+    beyond = math.erfc(CUT_OFF / math.sqrt(2.0))
+    wanted = 1.0 - beyond - 2.0 * CUT_OFF * density + CUT_OFF**2 * beyond
+    low, high = np.full(6, -MAX_LOG_TEMPERATURE), np.full(6, MAX_LOG_TEMPERATURE)
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        mean = np.minimum(squares * np.exp(-2.0 * middle), CUT_OFF**2).mean(axis=0)
+        low, high = np.where(mean > wanted, middle, low), np.where(mean > wanted, high, middle)
+    return np.asarray(np.exp(0.5 * (low + high)), dtype=np.float64)
+
+
+def nees(found: Sequence[Stream], window_s: float, temperature: Array | float = 1.0) -> Nees | None:
+    """Return how well errors agree with what was said of them; None if no clip lasts so long."""
+    by_stream = [increments(stream, window_s, temperature) for stream in found]
+    pairs = [pair for stream in by_stream for pair in stream]
+    if not pairs:
+        return None
+    squares, whole = np.empty((len(pairs), 6)), np.empty(len(pairs))
+    for i, (error, covariance) in enumerate(pairs):
+        std = np.sqrt(np.diag(covariance))
+        ratio = error / std
+        squares[i] = ratio**2
+        whole[i] = ratio @ np.linalg.solve(covariance / np.outer(std, std), ratio)
+    clips = sum(bool(stream) for stream in by_stream)
+    return Nees(
+        clips=clips,
+        increments=len(pairs),
+        axes=_by_axis(squares.mean(axis=0)),
+        axes_band=chi2_band(clips),
+        axes_inside=_by_axis((squares <= CHI2_95_1DOF).mean(axis=0)),
+        all=float(whole.mean()) / 6.0,
+        all_band=chi2_band(6 * clips),
+        inside=float((whole <= CHI2_95_6DOF).mean()),
+    )
+
+
+def chi2_band(freedom: int, share: float = 0.95) -> tuple[float, float]:
+    """Return the middle `share` of chi-square over its degrees of freedom.
+
+    By Wilson and Hilferty's cube root (1931): to 3 % from six degrees of freedom on.
+    """
+    spread = 2.0 / (9.0 * freedom)
+    z = NormalDist().inv_cdf(0.5 + 0.5 * share) * math.sqrt(spread)
+    low, high = max(1.0 - spread - z, 0.0), 1.0 - spread + z
+    return low**3, high**3
+
+
+def _by_axis(values: Array) -> dict[str, float]:
+    return {axis: float(value) for axis, value in zip(AXES, values, strict=True)}
+
+
+@torch.no_grad()
+def fold(model: OdometryNet, temperature: Array) -> None:
+    """Multiply the standard deviations that a network says by (6,) factors, in its weights."""
+    bias = model.judge.verdict.bias
+    bias[-6:] += torch.from_numpy(np.log(temperature)).to(bias)
+
+
+def rates(stamps: Iterable[Array]) -> tuple[float, float]:
+    """Return the lowest and highest median frame rate, Hz, of clips with stamps (B, T) s."""
+    found = np.concatenate([1.0 / np.median(np.diff(s, axis=1), axis=1) for s in stamps])
+    return round(float(found.min()), 1), round(float(found.max()), 1)
+
+
+def stamps_in(folder: Path) -> list[Array]:
+    """Return the stamps (B, T) s of the clips' files in a folder, without reading their images."""
+    found: list[Array] = []
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as file:
+            found.append(np.asarray(file["stamps"], dtype=np.float64))
+    return found
+
+
+def calibrate(model: OdometryNet, clips: Iterable[Clip]) -> dict[str, Any]:
+    """Calibrate a network in place on one half of the clips, judge it on the other.
+
+    Returns what is told of it in the header of its weights: `temperature` of each axis, `clips`
+    calibrated on and judged by, `nees` by window (`WINDOWS_S`) `before` and `after`, see `Nees`;
+    None where the clips are too short.
+    """
+    first, second = halves(clips)
+    ours = temperatures(streams(model, first))
+    judged = streams(model, second)
+    fold(model, ours)
+    report: dict[str, Any] = {}
+    for name, window_s in WINDOWS_S.items():
+        both = {"before": nees(judged, window_s), "after": nees(judged, window_s, ours)}
+        report[name] = {when: None if n is None else asdict(n) for when, n in both.items()}
+    counts = [sum(len(clip.images) for clip in half) for half in (first, second)]
+    return {"temperature": _by_axis(ours), "clips": counts, "nees": report}
