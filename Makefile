@@ -16,8 +16,7 @@ help: ## Say what there is to make
 
 demo: $(VENV)/compiled $(DEMO)/street $(DEMO)/room_bag
 demo: ## Render two worlds, replay them, say where the reports lie
-	$(BIN)/vo-stream replay $(DEMO)/street --out $(RESULTS)/street \
-		--scale.source camera_height --scale.camera_height_m 1.65
+	$(BIN)/vo-stream replay $(DEMO)/street --out $(RESULTS)/street
 	$(BIN)/vo-stream replay $(DEMO)/room_bag --out $(RESULTS)/room_bag \
 		--replay.groundtruth_topic /groundtruth
 	@echo

@@ -47,9 +47,10 @@ TRAIN = [
     "onnxscript>=0.7",
     "safetensors>=0.5",
     "tensorboardX>=2.6.2",
-    "torch>=2.13",
+    "torch>=2.13,<2.14",
 ]
-"""To train the network, to export it, and to run it in torch."""
+"""To train the network, to export it, and to run it in torch. Exported graphs differ from one torch to
+the next: the upper bound moves when a newer one was tried."""
 
 
 def version() -> str:
