@@ -49,8 +49,8 @@ TRAIN = [
     "tensorboardX>=2.6.2",
     "torch>=2.13,<2.14",
 ]
-"""To train the network, to export it, and to run it in torch. Exported graphs differ from one torch to
-the next: the upper bound moves when a newer one was tried."""
+"""To train the network, to export it, and to run it in torch. Exported graphs differ from one torch
+to the next: the upper bound moves when a newer one was tried."""
 
 
 def version() -> str:
