@@ -150,9 +150,12 @@ class Graph:
         return process
 
     def start_node(self, *arguments: object, **parameters: object) -> Process:
-        """Start the vo_stream node with parameters whose dots are written as two underscores."""
+        """Start the vo_stream node with parameters whose dots are written as two underscores.
+
+        Unless told otherwise it runs the geometric backend, which costs least.
+        """
         values: list[object] = []
-        for name, value in parameters.items():
+        for name, value in {"net__backend": "geometric", **parameters}.items():
             text = str(value).lower() if isinstance(value, bool) else value
             values += ["-p", f"{name.replace('__', '.')}:={text}"]
         command = [sys.executable, "-m", "vo_stream.ros.main", "--ros-args", *values, *arguments]

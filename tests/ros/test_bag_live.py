@@ -110,11 +110,12 @@ def check_identical(
     messages: Iterable[Message],
     rate: float,
     stopped_s: float = 0.0,
+    net: str = "geometric",
     **parameters: object,
 ) -> None:
     bag, replayed = bags.write_bag(graph.folder / "bag", messages), graph.folder / "replayed"
-    replay = graph.start(*CLI, "replay", bag, "--no-adjust", "--out", replayed)
-    played = through_node(graph, bag, rate, stopped_s, **parameters)
+    replay = graph.start(*CLI, "replay", bag, "--net", net, "--no-adjust", "--out", replayed)
+    played = through_node(graph, bag, rate, stopped_s, net__backend=net, **parameters)
     assert replay.popen.wait(60) == 0, replay.output()
     expected = poses(replayed / "live.tum")
     counts = [played.values[key] for key in ("images", "odometry messages")]
@@ -127,6 +128,10 @@ def check_identical(
 def test_a_recorded_sequence(graph: Graph) -> None:
     frames = recorded("kitti00_first200", 60)
     check_identical(graph, with_calibration_first(frames), rate=3.0)
+
+
+def test_the_network(graph: Graph) -> None:
+    check_identical(graph, with_calibration_first(room()[:30]), rate=0.5, net="onnxruntime")
 
 
 def test_compressed_images_faster_than_they_can_be_worked_off(graph: Graph) -> None:

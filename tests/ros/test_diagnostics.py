@@ -47,7 +47,7 @@ class Node:
     """The parts of an active node, and its diagnostics."""
 
     def __init__(self, graph: Graph) -> None:
-        config = Config().replaced({"frames.mount": "forward"})
+        config = Config().replaced({"frames.mount": "forward", "net.backend": "geometric"})
         inbox = Inbox[Arrival](100, drop_stale=False)
         odometer = Odometer(open_backend(config), config.track)
         inputs = Inputs(graph.node, config, inbox, Mount(config.frames), WheelDistance(), {})

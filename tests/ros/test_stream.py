@@ -30,7 +30,7 @@ from vo_stream.values import NANOSECONDS, Estimate, Frame, Refinement
 
 LIMIT_S = 20.0
 
-CONFIG = Config()
+CONFIG = Config().replaced({"net.backend": "geometric"})
 
 
 class Collected:
