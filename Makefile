@@ -29,8 +29,9 @@ ros: $(VENV)/tf2_msgs ## Install ROS 2 into .venv, say how to start the node
 	@echo "Start the node:"
 	@echo "  $(BIN)/vo_stream_node --ros-args --params-file config/vo_stream.yaml"
 
+# The tests share the cores already: threads of one would wait for those of another.
 test: lint $(VENV)/tf2_msgs $(VENV)/cyclonedds/installed ## Lint, check types, run the tests
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/installed-test ## Lint, check format and types
 	$(BIN)/ruff check
