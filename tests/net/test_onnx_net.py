@@ -19,7 +19,7 @@ from network_cases import SIZE, pixel_rays, stream
 
 from vo_stream.config import Config, NetConfig
 from vo_stream.errors import NetError
-from vo_stream.net import onnx_net
+from vo_stream.net import learned_net, onnx_net
 from vo_stream.net.backends import open_backend
 from vo_stream.net.learned_net import LearnedState
 from vo_stream.net.onnx_net import OnnxNet, Slot
@@ -91,6 +91,14 @@ def test_it_says_what_torch_says(net: OnnxNet, network_file: Path) -> None:
         assert np.linalg.norm(array - expected_state) < 1e-2 * norm, name
 
 
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a step count whatever the network says of made-up images."""
+    monkeypatch.setattr(learned_net, "MIN_TRUST", -1.0)
+    monkeypatch.setattr(learned_net, "MAX_STD_RAD", np.inf)
+
+
+@pytest.mark.usefixtures("trusting")
 def test_a_state_is_not_spent_before_its_successor_is(net: OnnxNet) -> None:
     state = begun(net)
     image, other = stream(2, seed=3)
@@ -161,6 +169,7 @@ def test_streams_of_several_sizes_go_side_by_side(net: OnnxNet) -> None:
     assert same(alone, together)
 
 
+@pytest.mark.usefixtures("trusting")
 def test_the_state_stays_where_it_is(net: OnnxNet) -> None:
     """Two sets of buffers, read and written in turn: nothing is copied from frame to frame."""
     state = begun(net)

@@ -427,7 +427,7 @@ def test_a_parameter_of_the_odometer_is_taken_with_the_next_image(graph: Graph) 
         ({"track__max_gap_s": float("nan")}, "max_gap_s"),
         ({"publish__odom_tf": "no"}, "Wrong parameter type"),
         ({"node__autostart": False}, "read-only"),
-        ({"publish__map_tf": False, "net__backend": "geometric"}, "net.backend is taken when"),
+        ({"publish__map_tf": False, "net__backend": "auto"}, "net.backend is taken when"),
     ],
 )
 def test_other_changes_are_refused_with_the_reason(

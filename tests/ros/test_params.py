@@ -300,7 +300,10 @@ def test_our_own_files_are_taken_without_a_word(
         ),
         ("camera.rectified:=1", "camera.rectified: 1 is not true or false"),
         ("frames.odom:=3", "frames.odom: 3 is not a text"),
-        ("net.backend:=best", "net.backend: 'best' is not one of auto, torch, onnxruntime"),
+        (
+            "net.backend:=best",
+            "net.backend: 'best' is not one of auto, torch, onnxruntime, geometric",
+        ),
         ("node.autostart:=maybe", "node.autostart: 'maybe' is not true or false"),
     ],
 )
