@@ -48,6 +48,17 @@ def test_a_batch_is_drawn_from_all_files(tmp_path: Path) -> None:
     }
 
 
+def test_clips_of_another_length_are_cut_to_the_shortest(tmp_path: Path) -> None:
+    clips, clip = ClipFolder(tmp_path, keep=2), rendered()
+    count = clip.images.shape[1]
+    clips.add(clip.select(slice(0, 1)), 0)
+    clips.add(clip.select(slice(1, 2)).frames(torch.arange(count - 2)), 1)
+    drawn = clips.draw((128, 96), 12, torch.Generator().manual_seed(0))
+    assert drawn.images.shape[:2] == (12, count - 2)
+    kept = clip.images[:2, : count - 2]
+    assert all(any(torch.equal(one, other) for other in kept) for one in drawn.images)
+
+
 def test_a_process_beside_fills_the_folder_and_ends(tmp_path: Path) -> None:
     clips = ClipFolder(tmp_path, keep=2)
     with rendering(clips, [SIZE], SMALL, 100, enough=1):

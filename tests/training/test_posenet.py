@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vo_stream.net.ego_motion import moved, rotation_from
 from vo_stream.net.model import StepOutput
+from vo_stream.net.rigid import moved, rotation_from
 from vo_stream.training.posenet import BETA_M, posenet_losses, quaternion_distance
 from vo_stream.training.truth import StepTruth
 

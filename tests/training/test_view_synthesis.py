@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from training_cases import rendered
 
-from vo_stream.net.ego_motion import moved, rotation_from
 from vo_stream.net.model import StepOutput
+from vo_stream.net.rigid import moved, rotation_from
 from vo_stream.training.clip import rays as clip_rays
 from vo_stream.training.data import steps_of
 from vo_stream.training.view_synthesis import (

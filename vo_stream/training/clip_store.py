@@ -67,7 +67,7 @@ class ClipFolder:
         return max([first, *(seed + 1 for seed in seeds)])
 
     def draw(self, size: Size, batch: int, generator: torch.Generator) -> Clip:
-        """See Clips.draw."""
+        """See Clips.draw; clips are cut to the shortest of them."""
         drawn: list[Clip] = []
         while len(drawn) < batch:
             files = self.files(size)
@@ -76,7 +76,8 @@ class ClipFolder:
                 drawn.append(Clip.load(files[which]))
             except FileNotFoundError:
                 continue  # it has just made room for another
-        return concatenate(drawn)
+        frames = torch.arange(min(clip.images.shape[1] for clip in drawn))
+        return concatenate([clip.frames(frames) for clip in drawn])
 
 
 class RenderedClips:

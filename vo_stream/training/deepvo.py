@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vo_stream.net.alignment import CELL
-from vo_stream.net.ego_motion import rotation_from
 from vo_stream.net.encoder import conv
 from vo_stream.net.model import StepOutput
 from vo_stream.net.recurrent import CORES, State
+from vo_stream.net.rigid import rotation_from
 
 MEMORY = 256
 """Size of the recurrent core."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vo_stream.net.alignment import CELL, inside, positions, sample
+from vo_stream.net.alignment import CELL, inside, positions, sample, to_grid
 from vo_stream.training.losses import mean_where
 
 if TYPE_CHECKING:
@@ -115,8 +115,9 @@ def synthesised(
     point = rotation.float() @ upright + depth.flatten(2) * translation.float()[..., None]
     point = point.reshape(-1, 3, height, width)
     where = (point[:, :2] / point[:, 2:].clamp(min=MIN_Z) - corner) / pitch
-    valid = (inside(where.detach(), height, width) > 0.0) & (point[:, 2:] > MIN_Z)
-    return sample(previous, where), valid
+    grid = to_grid(where, height, width)
+    valid = (inside(grid.detach()) > 0.0) & (point[:, 2:] > MIN_Z)
+    return sample(previous, grid), valid
 
 
 def photometric_error(one: Tensor, other: Tensor, structure: float) -> Tensor:
