@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vo_stream.net.alignment import CELL, Aligned, Alignment, inside, positions, sample
+from vo_stream.net.alignment import CELL, Aligned, Alignment, inside, positions, sample, to_grid
 
 HEIGHT, WIDTH = 96, 160
 INNER = slice(2, -2)
@@ -185,13 +185,14 @@ def test_it_is_finite_whatever_comes(current: float, previous: float, flow: floa
 
 def test_sampling_agrees_with_the_pixels_and_their_means() -> None:
     image = torch.arange(20.0).reshape(1, 1, 4, 5)
-    torch.testing.assert_close(sample(image, positions(4, 5, image)), image)
-    between = sample(image, torch.tensor([1.5, 2.25]).reshape(1, 2, 1, 1))
+    torch.testing.assert_close(sample(image, to_grid(positions(4, 5, image), 4, 5)), image)
+    between = sample(image, to_grid(torch.tensor([1.5, 2.25]).reshape(1, 2, 1, 1), 4, 5))
     assert float(between) == pytest.approx(1.5 + 5 * 2.25)
-    beyond = sample(image, torch.tensor([-9.0, 99.0]).reshape(1, 2, 1, 1))
+    beyond = sample(image, to_grid(torch.tensor([-9.0, 99.0]).reshape(1, 2, 1, 1), 4, 5))
     assert float(beyond) == 15.0
 
 
-def test_inside_is_up_to_the_last_pixels_centre() -> None:
-    where = torch.tensor([[0.0, 4.0, 4.01, 2.0, -0.1], [0.0, 3.0, 0.0, 3.01, 1.0]])
-    assert inside(where[None, :, None], 4, 5).flatten().tolist() == [1.0, 1.0, 0.0, 0.0, 0.0]
+def test_inside_is_up_to_the_border_of_the_last_pixel() -> None:
+    where = torch.tensor([[-0.49, 4.49, 4.51, 2.0, -0.51], [0.0, 3.49, 0.0, 3.51, 1.0]])
+    grid = to_grid(where[None, :, None], 4, 5)
+    assert inside(grid).flatten().tolist() == [1.0, 1.0, 0.0, 0.0, 0.0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,12 +14,12 @@ from vo_stream.net.ego_motion import (
     Guess,
     TwoView,
     rigid_target,
-    rotation_from,
 )
 from vo_stream.net.encoder import POOLED
 from vo_stream.net.judge import MAX_CORRECTION, MAX_LOG_SCALE, MEMORY, Judge, Judged
 from vo_stream.net.model import OdometryNet
 from vo_stream.net.recurrent import CORES, State
+from vo_stream.net.rigid import rotation_from
 
 BATCH, CELLS = 2, 24
 STD = torch.tensor([0.02, 0.01, 0.05, 0.001, 0.002, 0.0005])
@@ -189,24 +191,46 @@ def off_by(log_factor: float, trust: float = 0.8) -> tuple[EgoMotion, TwoView]:
     return solved, two_views(solved)._replace(log_depth=solved.log_depth + log_factor)
 
 
-@pytest.mark.parametrize("log_factor", [0.4, -0.4, 0.0])
-@pytest.mark.parametrize("gain", [-1.5, 2.0])
-def test_the_scale_is_drawn_towards_the_prior_by_the_gain(log_factor: float, gain: float) -> None:
-    net = network()
+def drawn_to_prior(
+    net: OdometryNet, solved: EgoMotion, views: TwoView, known: float = 0.0
+) -> tuple[EgoMotion, Tensor]:
+    """Draw a solution's scale towards the prior's, with so much information about it before."""
     with torch.no_grad():
-        net.scale_gain.fill_(gain)
-        solved, views = off_by(log_factor)
-        drawn = net._scaled(solved, views)
-    moved = torch.tensor(gain).sigmoid() * log_factor
+        return net._scaled(solved, views, {"scale": torch.full((BATCH, 1), known)})
+
+
+@pytest.mark.parametrize("log_factor", [0.4, -0.4, 0.0])
+@pytest.mark.parametrize("known", [0.0, 10.0, 1e4])
+def test_the_scale_is_drawn_towards_the_prior_by_a_filter(log_factor: float, known: float) -> None:
+    net = network()
+    noise, drift = net.scale_noise.exp().item(), net.scale_drift.exp().item()
+    before = 1.0 / (1.0 / known + drift**2) if known else 0.0
+    solved, views = off_by(log_factor)
+    drawn, after = drawn_to_prior(net, solved, views, known)
+    torch.testing.assert_close(after, torch.full((BATCH, 1), before + 1.0 / noise**2))
+    moved = log_factor / (1.0 + before * noise**2)
     torch.testing.assert_close(drawn.log_depth, solved.log_depth + moved, rtol=0.0, atol=1e-5)
-    torch.testing.assert_close(drawn.translation, solved.translation * (-moved).exp())
+    torch.testing.assert_close(drawn.translation, solved.translation * math.exp(-moved))
     assert torch.equal(drawn.rotation, solved.rotation)
+
+
+def test_a_stream_comes_to_hold_its_scale() -> None:
+    net = network()
+    known, moved = 0.0, []
+    for _ in range(100):
+        solved, views = off_by(0.4)
+        drawn, after = drawn_to_prior(net, solved, views, known)
+        moved.append(float((drawn.log_depth - solved.log_depth).mean()))
+        known = float(after[0])
+    assert moved[0] == pytest.approx(0.4, abs=1e-4)
+    assert moved[:10] == sorted(moved[:10], reverse=True)
+    assert moved[-1] < 0.05
+    assert moved[-1] == pytest.approx(moved[-2], rel=1e-2)
 
 
 def test_the_flow_stays_explained() -> None:
     solved, views = off_by(0.7)
-    with torch.no_grad():
-        drawn = network()._scaled(solved, views)
+    drawn, _ = drawn_to_prior(network(), solved, views)
     assert (drawn.translation - solved.translation).abs().max() > 0.01
     torch.testing.assert_close(
         drawn.translation[..., None] * drawn.log_depth.exp(),
@@ -222,22 +246,19 @@ def test_the_flow_stays_explained() -> None:
 def test_what_is_not_trusted_says_nothing_of_the_scale() -> None:
     net = network()
     solved, views = off_by(0.5, trust=0.0)
-    with torch.no_grad():
-        drawn = net._scaled(solved, views)
-        assert torch.equal(drawn.translation, solved.translation)
-        assert torch.equal(drawn.log_depth, solved.log_depth)
-        trust = torch.full((BATCH, 1, CELLS), 0.8)
-        trust[..., : CELLS // 2] = 0.0
-        error = torch.where(trust > 0.0, 0.2, 5.0)
-        half, views = off_by(0.0)
-        views = views._replace(log_depth=half.log_depth + error)
-        drawn = net._scaled(half._replace(trust=trust), views)
-        moved = net.scale_gain.sigmoid() * 0.2
-    torch.testing.assert_close(drawn.log_depth, half.log_depth + moved, rtol=0.0, atol=1e-5)
+    drawn, _ = drawn_to_prior(net, solved, views)
+    assert torch.equal(drawn.translation, solved.translation)
+    assert torch.equal(drawn.log_depth, solved.log_depth)
+    trust = torch.full((BATCH, 1, CELLS), 0.8)
+    trust[..., : CELLS // 2] = 0.0
+    error = torch.where(trust > 0.0, 0.2, 5.0)
+    half, views = off_by(0.0)
+    views = views._replace(log_depth=half.log_depth + error)
+    drawn, _ = drawn_to_prior(net, half._replace(trust=trust), views)
+    torch.testing.assert_close(drawn.log_depth, half.log_depth + 0.2, rtol=0.0, atol=1e-5)
 
 
 def test_depths_stay_in_their_range() -> None:
     solved, views = off_by(50.0)
-    with torch.no_grad():
-        drawn = network()._scaled(solved, views)
+    drawn, _ = drawn_to_prior(network(), solved, views)
     assert drawn.log_depth.max() == LOG_INVERSE_DEPTH_RANGE[1]

@@ -18,14 +18,14 @@ def features(seed: int, *shape: int) -> Tensor:
 def test_local_scores_equal_a_plain_loop(height: int, width: int, radius: int) -> None:
     current, previous = features(1, 2, 5, height, width), features(2, 2, 5, height, width)
     side = 2 * radius + 1
-    expected = torch.zeros(2, side * side, height, width)
+    expected = torch.zeros(2, height, width, side * side)
     for k, (dy, dx) in enumerate((y, x) for y in range(side) for x in range(side)):
         for i in range(height):
             for j in range(width):
                 y, x = i + dy - radius, j + dx - radius
                 if 0 <= y < height and 0 <= x < width:
                     score = (current[:, :, i, j] * previous[:, :, y, x]).sum(1)
-                    expected[:, k, i, j] = score
+                    expected[:, i, j, k] = score
     torch.testing.assert_close(local_scores(current, previous, radius), expected)
 
 
@@ -33,7 +33,7 @@ def test_the_window_names_the_displacements_of_the_scores() -> None:
     current = features(3, 1, 16, 8, 9)
     previous = torch.roll(current, (1, -2), (2, 3))  # down by 1, left by 2
     scores = local_scores(functional.normalize(current, dim=1), previous, 3)
-    best = scores[0, :, 3:-3, 3:-3].argmax(0)
+    best = scores[0, 3:-3, 3:-3].argmax(2)
     steps = window(3, scores)[:, best]
     assert (steps[0] == -2).all()
     assert (steps[1] == 1).all()

@@ -12,11 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vo_stream.net import model
 from vo_stream.net.alignment import CELL
-from vo_stream.net.ego_motion import rotation_from
 from vo_stream.net.judge import MEAN_LOG_INVERSE_DEPTH
 from vo_stream.net.matching import match_everywhere, window
 from vo_stream.net.model import OdometryNet, StepOutput, focal_length
 from vo_stream.net.recurrent import State
+from vo_stream.net.rigid import rotation_from
 
 HEIGHT, WIDTH = 64, 96
 FOCAL_PX = 80.0
@@ -302,7 +302,7 @@ def test_samples_of_a_batch_do_not_touch_each_other() -> None:
     )
     rays = grid(96, 160)
     together, state = streamed(net, images, rays.expand(3, -1, -1, -1))
-    assert (together.translation[0] - together.translation[2]).abs().max() > 0.05
+    assert (together.translation[0] - together.translation[2]).abs().max() > 0.01
     for k in range(3):
         alone, its_state = streamed(net, images[:, k : k + 1], rays)
         for a, b in zip(alone[:6], together[:6], strict=True):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vo_stream.net.recurrent import CORES, GruCore, LstmCore, RnnCore, TcnCore
+from vo_stream.net.recurrent import CORES, MAX_CELL, GruCore, LstmCore, RnnCore, TcnCore
 
 SIZE, BATCH, FRAMES = 6, 3, 40
 Core = LstmCore | GruCore | RnnCore | TcnCore
@@ -113,3 +113,20 @@ def test_the_lstm_remembers_at_first() -> None:
 def test_the_rnn_keeps_most_of_what_it_said() -> None:
     core = RnnCore(SIZE)
     torch.testing.assert_close(core.cell.weight_hh.detach(), 0.9 * torch.eye(SIZE))
+
+
+def test_an_lstm_that_forgets_nothing_stays_bounded_and_turns_round() -> None:
+    core = LstmCore(SIZE)
+    with torch.no_grad():
+        for parameter in core.parameters():
+            parameter.zero_()
+        core.cell.bias_ih[: 2 * SIZE] = 20.0  # let all in, forget nothing
+        core.cell.weight_ih[2 * SIZE : 3 * SIZE] = 20.0 * torch.eye(SIZE)
+        core.cell.bias_ih[3 * SIZE :] = 20.0
+        state = {name: torch.zeros(1, *shape) for name, shape in core.shapes.items()}
+        for _ in range(1000):
+            _, state = core(torch.ones(1, SIZE), state)
+        assert float(state["memory"].max()) == MAX_CELL
+        for _ in range(15):
+            said, state = core(-torch.ones(1, SIZE), state)
+    assert said.max() < -0.9

@@ -49,21 +49,52 @@ def positions(height: int, width: int, like: Tensor) -> Tensor:
     return torch.cat([x, y], dim=1)
 
 
-def sample(features: Tensor, where: Tensor) -> Tensor:
-    """Return features (batch, c, H, W) at positions (batch, 2, h, w) in their pixels, bilinear;
-    beyond the border its nearest pixel."""
-    height, width = features.shape[-2:]
-    x = (2.0 * where[:, 0] + 1.0) / width - 1.0
-    y = (2.0 * where[:, 1] + 1.0) / height - 1.0
-    grid = torch.stack([x, y], dim=-1)
-    return functional.grid_sample(features, grid, padding_mode="border", align_corners=False)
+def to_grid(where: Tensor, height: int, width: int) -> Tensor:
+    """Return positions (batch, 2, h, w) in pixels of a (height, width) image as parts of it: -1
+    and 1 are its borders."""
+    return (2.0 * where + 1.0) / _size(height, width, where) - 1.0
 
 
-def inside(where: Tensor, height: int, width: int) -> Tensor:
-    """Return 1.0 where positions (batch, 2, h, w) lie in a grid of that size, else 0.0."""
-    x, y = where[:, :1], where[:, 1:]
-    there = (x >= 0.0) & (x <= width - 1.0) & (y >= 0.0) & (y <= height - 1.0)
-    return there.to(where.dtype)
+def _size(height: int, width: int, like: Tensor) -> Tensor:
+    """Return (2, 1, 1) width and height, made where `like` is: nothing may come from the host."""
+    which = torch.arange(2, dtype=like.dtype, device=like.device)[:, None, None]
+    return width + (height - width) * which
+
+
+def sample(features: Tensor, grid: Tensor) -> Tensor:
+    """Return features (batch, c, H, W) at positions as of `to_grid`, bilinear; beyond the border
+    its nearest pixel."""
+    if torch.compiler.is_exporting() and features.shape[1] > 2:
+        return _gathered(features, grid)
+    where = grid.permute(0, 2, 3, 1)
+    return functional.grid_sample(features, where, padding_mode="border", align_corners=False)
+
+
+def _gathered(features: Tensor, grid: Tensor) -> Tensor:
+    """Do what `sample` does, in operators that ONNX Runtime runs faster than its GridSample.
+
+    `features`: of a batch of one. A row of the table is the value at a pixel and its slopes across,
+    down and both ways, so that one index brings all four pixels around a position.
+    """
+    channels, height, width = features.shape[1:]
+    size = _size(height, width, grid)
+    last = size - 1.0
+    place = torch.minimum((0.5 * (grid + 1.0) * size - 0.5).clamp(min=0.0), last).flatten(2)
+    low = torch.minimum(place.floor(), last.flatten(1)[None] - 1.0)  # the pixels after it exist
+    across, down = (place - low).split(1, dim=1)
+    index = (low[:, 1] * (width - 1) + low[:, 0]).int()
+    index = index.clamp(0, (height - 1) * (width - 1) - 1).flatten()  # NaN becomes some index too
+    rows = torch.cat([features[:, :, :-1], features[:, :, 1:] - features[:, :, :-1]], dim=1)
+    table = torch.cat([rows[..., :-1], rows[..., 1:] - rows[..., :-1]], dim=1)
+    found = table.flatten(2).flatten(0, 1).t().index_select(0, index).t()[None]  # (1, 4 c, n)
+    base, slope = found.split(2 * channels, dim=1)
+    value, rise = (base + across * slope).split(channels, dim=1)
+    return (value + down * rise).reshape(1, channels, *grid.shape[-2:])
+
+
+def inside(grid: Tensor) -> Tensor:
+    """Return 1.0 where positions as of `to_grid` lie in the image, else 0.0: (batch, 1, h, w)."""
+    return (grid.abs().amax(dim=1, keepdim=True) <= 1.0).to(grid.dtype)
 
 
 class Alignment(nn.Module):
@@ -75,6 +106,7 @@ class Alignment(nn.Module):
 
     offsets: Tensor
     slope: Tensor
+    rows: Tensor
 
     def __init__(self, stride: int, window: int, iterations: int) -> None:
         super().__init__()
@@ -87,6 +119,8 @@ class Alignment(nn.Module):
         offsets = torch.stack(
             [offset.expand(window, window), offset[:, None].expand(window, window)]
         )
+        rows = torch.tensor([0, 1, 3, 4, 6, 7, 1, 2, 4, 5, 7, 8])  # xx xy, xy yy of each three
+        self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("offsets", _for_each(3, offsets / window**2), persistent=False)
         sobel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / (8 * step)
         self.register_buffer("slope", _for_each(2, torch.stack([sobel, sobel.T])), persistent=False)
@@ -103,41 +137,43 @@ class Alignment(nn.Module):
         padded = functional.pad(current, (1, 1, 1, 1), mode="replicate")
         across = 0.5 * (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2])
         down = 0.5 * (padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1])
-        products = torch.stack(
-            [(across * across).sum(1), (across * down).sum(1), (down * down).sum(1)], dim=1
-        )
+        gradient = torch.stack([across, down], dim=1)  # (batch, 2, c, H, W)
+        products = torch.cat([gradient * across[:, None], (down * down)[:, None]], dim=1).sum(2)
         damping = self.log_damping.exp()
         flow = flow / self.stride
         for _ in range(self.iterations):
             fine = functional.interpolate(flow, size=(height, width), mode="bilinear")
-            visible = inside(own + fine, height, width)
-            error = (sample(previous, own + fine) - current) * visible
+            grid = to_grid(own + fine, height, width)
+            visible = inside(grid)
+            error = (sample(previous, grid) - current) * visible
             seen = products * visible
-            sums = torch.stack([(across * error).sum(1), (down * error).sum(1)], dim=1)
+            sums = (gradient * error[:, None]).sum(2) - (_square(seen) * fine[:, None]).sum(2)
             energy = error.square().mean(1, keepdim=True)
-            pooled = self.pool(torch.cat([seen, sums - _times(seen, fine), energy, visible], dim=1))
-            normal, right = pooled[:, :3], pooled[:, 3:5] + _times(pooled[:, :3], flow)
+            pooled = self.pool(torch.cat([seen, sums, energy, visible], dim=1))
+            normal, right, energy, visible = pooled.split([3, 2, 1, 1], dim=1)
             moments = functional.conv2d(
                 seen, self.offsets, stride=CELL // self.stride, padding=self.margin, groups=3
             )
             around = functional.pad(flow, (1, 1, 1, 1), mode="replicate")
             slope = functional.conv2d(around, self.slope, groups=2).clamp(-MAX_SLOPE, MAX_SLOPE)
-            right = right + _times(moments[:, 0::2], slope[:, 0::2])
-            right = right + _times(moments[:, 1::2], slope[:, 1::2])
-            a, b, d = normal[:, 0:1] + damping, normal[:, 1:2], normal[:, 2:3] + damping
-            step = _times(torch.cat([d, -b, a], dim=1), right) / (b * b - a * d)
+            # Of x and y, what the flow of the centre and its slopes across and down add up to.
+            linear = torch.cat([normal, moments[:, 0::2], moments[:, 1::2]], dim=1)
+            terms = torch.cat([flow, slope[:, 0::2], slope[:, 1::2]], dim=1)
+            rows = linear.index_select(1, self.rows).reshape(-1, 2, *terms.shape[1:])
+            right = right + (rows * terms[:, None]).sum(2)
+            a, b, d = normal.split(1, dim=1)
+            a, d = a + damping, d + damping
+            x, y = right.split(1, dim=1)
+            step = torch.cat([b * y - d * x, b * x - a * y], dim=1) / (a * d - b * b)
             length = step.square().sum(1, keepdim=True)
             flow = flow + step * (1.0 + length / MAX_STEP**2).rsqrt()
-        energy, visible = pooled[:, 5:6], pooled[:, 6:7]
         information = normal / ((energy + NOISE_FLOOR) * self.stride**2)
         return Aligned(flow * self.stride, information, energy, visible)
 
 
-def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """Return [[xx, xy], [xy, yy]] (batch, 3, ..) times vectors (batch, 2, ..)."""
-    xx, xy, yy = matrices[:, 0:1], matrices[:, 1:2], matrices[:, 2:3]
-    x, y = vectors[:, 0:1], vectors[:, 1:2]
-    return torch.cat([xx * x + xy * y, xy * x + yy * y], dim=1)
+def _square(matrices: Tensor) -> Tensor:
+    """Return symmetric matrices (batch, 3, ..) of xx, xy, yy as (batch, 2, 2, ..)."""
+    return torch.stack([matrices[:, :2], matrices[:, 1:]], dim=1)
 
 
 def _for_each(channels: int, kernels: Tensor) -> Tensor:

@@ -15,8 +15,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-FROM_NOTHING = (1e12, 900.0, 100.0, 25.0)
-REFINING = (25.0, 9.0, 9.0)
+from vo_stream.net.rigid import (
+    adjoint_of_inverse,
+    cayley,
+    constant,
+    solve_symmetric,
+    turn_from_identity,
+)
+
+FROM_NOTHING = (1e12, 400.0, 36.0)
+REFINING = (16.0, 9.0)
 """Of each iteration, from standing still or from a guess: the squared residual, in variances, at
 which a cell counts half (Cauchy). The last of `REFINING` is for the covariance."""
 
@@ -24,9 +32,6 @@ ROTATION_PRIOR_STD_RAD = 1.0
 TRANSLATION_PRIOR_STD = 1.0
 """Of a prior around standing still; the translation's is a part of the mean depth. They hold the
 solution where the images say nothing, and weigh nothing beside a few cells."""
-
-DAMPING = 1e-5
-"""Added to the diagonal of the normal matrix, scaled to ones: well above rounding in float32."""
 
 MAX_STEP = 0.5
 """Of one iteration's motion, in standard deviations of its prior."""
@@ -92,14 +97,14 @@ def guess_ego_motion(views: TwoView) -> Guess:
     """Return about what `solve_ego_motion` does, from standing still; no gradient flows."""
     batch = len(views.rays)
     views = TwoView(*(part.detach() for part in views))
+    known = _known(views)
     motion = _Solution(
         torch.eye(3, dtype=views.rays.dtype, device=views.rays.device).expand(batch, 3, 3),
         torch.zeros_like(views.rays[:, :1, 0]).expand(batch, 3),
         views.log_depth,
     )
-    motion = _iterate(views, motion, FROM_NOTHING)
-    rays, _, whitener = _prepared(views)
-    normal = _linearise(views, rays, whitener, motion, REFINING[-1])
+    motion = _iterate(views, known, motion, FROM_NOTHING)
+    normal = _linearise(views, known, motion, REFINING[-1])
     return Guess(*motion[:2], _believed(views, motion, normal)[0], normal.trust)
 
 
@@ -112,12 +117,18 @@ def solve_ego_motion(views: TwoView, guess: Guess | None = None) -> EgoMotion:
     pure rotation, no parallax and no information at all the priors answer, and the covariance
     says so.
     """
+    batch = len(views.rays)
     guess = guess_ego_motion(views) if guess is None else guess
-    motion = _iterate(views, _Solution(*(part.detach() for part in guess[:3])), REFINING[:-1])
-    rays, prior, whitener = _prepared(views)
-    normal = _linearise(views, rays, whitener, motion, REFINING[-1])
-    identity = torch.eye(6, dtype=rays.dtype, device=rays.device).expand(len(rays), 6, 6)
-    covariance = solve_symmetric(normal.matrix + torch.diag_embed(prior), identity)
+    known = _known(views)
+    motion = _Solution(*(part.detach() for part in guess[:3]))
+    motion = _iterate(views, known, motion, REFINING[:-1])
+    normal = _linearise(views, known, motion, REFINING[-1])
+    identity = torch.eye(6, dtype=views.rays.dtype, device=views.rays.device)
+    covariance = solve_symmetric(
+        normal.matrix + torch.diag_embed(known.prior), identity.expand(batch, 6, 6)
+    )
+    towards = adjoint_of_inverse(*motion[:2])
+    covariance = towards @ covariance @ towards.transpose(1, 2)
     return EgoMotion(*motion[:2], covariance, *_believed(views, motion, normal), normal.trust)
 
 
@@ -138,37 +149,60 @@ class _Solution(NamedTuple):
     log_depth: Tensor
 
 
-def _prepared(views: TwoView) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rays (batch, 3, cells), the information of the prior around standing still
-    (batch, 6), and what whitens the flow."""
+class _Known(NamedTuple):
+    """What stays the same from iteration to iteration: the rays (batch, 3, cells), the information
+    of the prior around standing still (batch, 6), what whitens the residuals (batch, 3, 1, cells)
+    and mixes the second into the first (batch, 1, 1, cells)."""
+
+    rays: Tensor
+    prior: Tensor
+    whitener: Tensor
+    mixing: Tensor
+
+
+def _known(views: TwoView) -> _Known:
     rays = torch.cat([views.rays, torch.ones_like(views.rays[:, :1])], dim=1)
     square = (2.0 * views.log_depth).exp().mean(dim=2) / TRANSLATION_PRIOR_STD**2
     turn = torch.full_like(square, 1.0 / ROTATION_PRIOR_STD_RAD**2)
     prior = torch.cat([square, square, square, turn, turn, turn], dim=1)
-    return rays, prior, _whitener(views.information)
+    # The transpose of the factor of [[xx, xy], [xy, yy]] = L L^T.
+    xx, xy, yy = views.information.split(1, dim=1)
+    first = (xx + 1e-9).sqrt()
+    below = xy / first
+    second = ((yy - below * below).clamp(min=0.0) + 1e-9).sqrt()
+    carried = (views.carried_information + 1e-9).sqrt()
+    return _Known(
+        rays, prior, torch.cat([first, second, carried], dim=1)[:, :, None], below[:, :, None]
+    )
 
 
-def _iterate(views: TwoView, motion: _Solution, squares: tuple[float, ...]) -> _Solution:
+def _iterate(
+    views: TwoView, known: _Known, motion: _Solution, squares: tuple[float, ...]
+) -> _Solution:
     """Take Gauss-Newton steps, one for each robust square."""
-    rays, prior, whitener = _prepared(views)
-    limit = prior.clamp(min=1e-8).rsqrt() * MAX_STEP
+    limit = known.prior.clamp(min=1e-8).rsqrt() * MAX_STEP
     for square in squares:
         rotation, translation, log_depth = motion
-        normal = _linearise(views, rays, whitener, motion, square)
-        held = prior * twist_from_identity(rotation, translation)
-        matrix = normal.matrix + torch.diag_embed(prior)
+        normal = _linearise(views, known, motion, square)
+        held = known.prior * torch.cat([translation, turn_from_identity(rotation)], dim=1)
+        matrix = normal.matrix + torch.diag_embed(known.prior)
         step = solve_symmetric(matrix, (normal.vector - held)[..., None])[..., 0]
         step = step.clamp(-limit, limit)
-        change = normal.depth_vector - (normal.coupling * step[..., None]).sum(1, keepdim=True)
+        change = normal.depth_vector - step[:, None] @ normal.coupling
         change = (change / normal.depth_information).clamp(-MAX_LOG_STEP, MAX_LOG_STEP)
-        log_depth = (log_depth + change).clamp(*LOG_INVERSE_DEPTH_RANGE)
-        motion = _Solution(*moved(rotation, translation, step), log_depth)
+        turn = cayley(step[:, 3:])
+        motion = _Solution(
+            turn @ rotation,
+            (turn @ translation[..., None])[..., 0] + step[:, :3],
+            (log_depth + change).clamp(*LOG_INVERSE_DEPTH_RANGE),
+        )
     return motion
 
 
 class _Normal(NamedTuple):
-    """The normal equations at one motion: the reduced ones (batch, 6, 6), (batch, 6), and what
-    gives the change of the depths, (batch, n, cells)."""
+    """The normal equations at one motion: the reduced ones (batch, 6, 6), (batch, 6), for a twist
+    (v, w) in the previous camera's frame, and what gives the change of the depths, (batch, n,
+    cells)."""
 
     matrix: Tensor
     vector: Tensor
@@ -178,59 +212,76 @@ class _Normal(NamedTuple):
     trust: Tensor
 
 
-def _linearise(
-    views: TwoView,
-    rays: Tensor,
-    whitener: Tensor,
-    motion: _Solution,
-    robust_square: float,
-) -> _Normal:
+def _derivatives() -> tuple[Tensor, Tensor]:
+    """Return the table of the derivatives (252,), and what a translation adds to it (3, 252).
+
+    As (3, 7, 12): of the residual's rows (x, y, log inverse depth in the previous frame), with
+    respect to v, w and the log inverse depth, in terms of the twelve products of `_linearise`.
+    """
+    su, sv, s, uu, uv, vv, u, v, one = 0, 1, 2, 3, 4, 7, 5, 8, 11
+    table = torch.zeros(3, 7, 12)
+    added = torch.zeros(3, 3, 7, 12)
+    for row, column, product, sign in (
+        (0, 0, s, 1), (0, 2, su, -1), (0, 3, uv, -1), (0, 4, one, 1), (0, 4, uu, 1), (0, 5, v, -1),
+        (1, 1, s, 1), (1, 2, sv, -1), (1, 3, one, -1), (1, 3, vv, -1), (1, 4, uv, 1), (1, 5, u, 1),
+        (2, 2, s, -1), (2, 3, v, -1), (2, 4, u, 1), (2, 6, one, 1),
+    ):  # fmt: skip
+        table[row, column, product] = sign
+    for axis, row, product, sign in (
+        (0, 0, s, 1), (2, 0, su, -1), (1, 1, s, 1), (2, 1, sv, -1), (2, 2, s, -1),
+    ):  # fmt: skip
+        added[axis, row, 6, product] = sign
+    return table.flatten(), added.flatten(1)
+
+
+TABLE, ADDED = _derivatives()
+
+
+def _linearise(views: TwoView, known: _Known, motion: _Solution, robust_square: float) -> _Normal:
+    """Return the normal equations.
+
+    All derivatives are products of where the point is seen (u, v, 1) and its inverse depth s there
+    (the interaction matrix of image points; Chaumette and Hutchinson, 2006), so one small matrix
+    product gives them: the fewer operations, the less of the time goes into starting them.
+    """
     rotation, translation, log_depth = motion
+    batch, _, cells = known.rays.shape
     inverse_depth = log_depth.exp()
-    point = rotation @ rays + inverse_depth * translation[..., None]  # over the depth
+    point = rotation @ known.rays + inverse_depth * translation[..., None]  # over the depth
     over_z = 1.0 / point[:, 2:].clamp(min=MIN_Z)
-    seen = point[:, :2] * over_z
-    # Rows of the residual (x, y, log inverse depth in the previous frame), each the derivative
-    # with respect to `point`, (batch, 3 rows, 3, cells), then whitened.
-    last = rotation[:, 2:, :, None] * over_z[:, :, None]
-    image = rotation[:, :2, :, None] * over_z[:, :, None] - seen[:, :, None] * last
-    carried = (views.carried_information + 1e-9).sqrt()
-    rows = torch.cat([_whiten(whitener, image), -carried[:, :, None] * last], dim=1)
-    toward = translation[..., None] * inverse_depth
-    image = (toward[:, :2] - seen * toward[:, 2:]) * over_z
-    depth_rows = torch.cat(
-        [_whiten(whitener, image), carried * (1.0 - toward[:, 2:] * over_z)], dim=1
-    )
+    seen = point * over_z
+    squares = (seen[:, :, None] * seen[:, None]).flatten(1, 2)
+    products = torch.cat([inverse_depth * over_z * seen, squares], dim=1)
+    table = (constant(TABLE, point) + translation @ constant(ADDED, point)).reshape(batch, 21, 12)
+    derivatives = (table @ products).reshape(batch, 3, 7, cells)
     there = log_depth + over_z.log()
-    residual = torch.cat(
-        [_whiten(whitener, views.target - seen), carried * (views.carried - there)], dim=1
-    )
+    residual = torch.cat([views.target - seen[:, :2], views.carried - there], dim=1)
+    rows = torch.cat([derivatives, residual[:, :, None]], dim=2)
+    scaled = rows * known.whitener
+    rows = torch.cat([scaled[:, :1] + known.mixing * rows[:, 1:2], scaled[:, 1:]], dim=1)
+    jacobian, of_depth, residual = rows[:, :, :6], rows[:, :, 6:7], rows[:, :, 7:]
+
+    coupling, depth_square, depth_vector = (rows * of_depth).sum(1).split([6, 1, 1], dim=1)
     from_prior = views.log_depth - log_depth
     held = views.log_depth_information + 1e-6
-    depth_information = (depth_rows * depth_rows).sum(1, keepdim=True) + held
-    depth_vector = (depth_rows * residual).sum(1, keepdim=True)
-    depth_vector = depth_vector + views.log_depth_information * from_prior
-
-    square = (residual * residual).sum(1, keepdim=True)
-    square = square + views.log_depth_information * from_prior * from_prior
-    square = (square - depth_vector * depth_vector / depth_information).clamp(min=0.0)
+    depth_information = depth_square + held
+    pull = views.log_depth_information * from_prior
+    depth_vector = depth_vector + pull
+    square = residual.square().sum(1) + pull * from_prior
+    square = (square - depth_vector.square() / depth_information).clamp(min=0.0)
     trust = (1.0 / (1.0 + square / robust_square)).detach()
 
-    # With the right perturbation T exp(v, w) a row g has the derivative (g / depth, ray x g).
-    row = rows.transpose(1, 2)  # (batch, 3, 3 rows, cells)
-    turn = torch.cross(rays[:, :, None].expand_as(row), row, dim=1)
-    jacobian = torch.cat([row * inverse_depth[:, :, None], turn], dim=1)
-    coupling = (jacobian * depth_rows[:, None]).sum(2)  # (batch, 6, cells)
     # A cell's depth takes J d d^T J^T / D out of its J J^T. That is the square of what is left of
     # J here; the difference of the two sums would not stay positive in float32. The depths' own
     # equations do not feel the robust weight: it multiplies both of their sides.
-    share = depth_rows / (depth_information + (depth_information * held).sqrt())
-    left = (jacobian - coupling[:, :, None] * share[:, None]) * trust.sqrt()[:, :, None]
-    unexplained = (residual - depth_rows * depth_vector / depth_information) * trust
-    flat = left.flatten(2)
+    share = 1.0 / (depth_information + (depth_information * held).sqrt())
+    left = jacobian - coupling[:, None] * (of_depth * share[:, None])
+    left = left * trust.sqrt()[:, None]
+    unexplained = residual - of_depth * (depth_vector / depth_information)[:, None]
+    unexplained = unexplained * trust[:, None]
     return _Normal(
-        flat @ flat.transpose(1, 2),
-        (jacobian.flatten(2) @ unexplained.flatten(1)[..., None])[..., 0],
+        (left @ left.transpose(2, 3)).sum(1),
+        (jacobian @ unexplained.transpose(2, 3)).sum(1)[..., 0],
         coupling,
         depth_vector,
         depth_information,
@@ -249,69 +300,3 @@ def _believed(views: TwoView, motion: _Solution, normal: _Normal) -> tuple[Tenso
     information = prior + share * (normal.depth_information - prior).clamp(min=0.0)
     change = share * normal.depth_information / information * (motion.log_depth - views.log_depth)
     return views.log_depth + change, information
-
-
-def _whitener(information: Tensor) -> Tensor:
-    """Return the factor (batch, 3, n) of [[xx, xy], [xy, yy]] = L L^T: l_xx, l_yx, l_yy."""
-    xx, xy, yy = information.unbind(1)
-    first = (xx + 1e-9).sqrt()
-    below = xy / first
-    second = ((yy - below * below).clamp(min=0.0) + 1e-9).sqrt()
-    return torch.stack([first, below, second], dim=1)
-
-
-def _whiten(whitener: Tensor, vectors: Tensor) -> Tensor:
-    """Return L^T times vectors (batch, 2, ..., n)."""
-    first, below, second = whitener.unbind(1)
-    if vectors.dim() == 4:
-        first, below, second = first[:, None], below[:, None], second[:, None]
-    x, y = vectors.unbind(1)
-    return torch.stack([first * x + below * y, second * y], dim=1)
-
-
-def solve_symmetric(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solve matrix @ x = right for (batch, 6, 6) symmetric positive matrices, right (batch, 6, n).
-
-    Gauss-Jordan elimination by rows, unrolled: some forty small operations, where a Cholesky
-    factor written out by elements has hundreds. A diagonal scaled to ones and a little damping
-    make pivoting needless.
-    """
-    size = matrix.shape[-1]
-    scale = torch.diagonal(matrix, dim1=1, dim2=2).clamp(min=1e-12).rsqrt()[..., None]
-    identity = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
-    matrix = matrix * scale * scale.transpose(1, 2) + DAMPING * identity
-    both = torch.cat([matrix, right * scale], dim=2)
-    for k in range(size):
-        row = both[:, k : k + 1] / both[:, k : k + 1, k : k + 1]
-        column = both[:, :, k : k + 1] - identity[None, :, k : k + 1]
-        both = both - column * row
-    return both[:, :, size:] * scale
-
-
-def hat(vector: Tensor) -> Tensor:
-    """Return the cross-product matrices (batch, 3, 3) of vectors (batch, 3)."""
-    x, y, z = vector.unbind(1)
-    zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).reshape(-1, 3, 3)
-
-
-def rotation_from(vector: Tensor) -> Tensor:
-    """Return rotation matrices (batch, 3, 3) from rotation vectors (batch, 3) in rad."""
-    square = (vector * vector).sum(1)[:, None, None] + 1e-12
-    angle = square.sqrt()
-    cross = hat(vector)
-    identity = torch.eye(3, dtype=vector.dtype, device=vector.device)
-    return identity + angle.sin() / angle * cross + (1.0 - angle.cos()) / square * (cross @ cross)
-
-
-def moved(rotation: Tensor, translation: Tensor, twist: Tensor) -> tuple[Tensor, Tensor]:
-    """Return motion @ exp(twist), twist (batch, 6) as (v, w), to first order in v x w."""
-    step = (rotation @ twist[:, :3, None])[..., 0]
-    return rotation @ rotation_from(twist[:, 3:]), translation + step
-
-
-def twist_from_identity(rotation: Tensor, translation: Tensor) -> Tensor:
-    """Return about the twist (batch, 6) that leads to a motion: exact for small rotations."""
-    anti = rotation - rotation.transpose(1, 2)
-    turn = 0.5 * torch.stack([anti[:, 2, 1], anti[:, 0, 2], anti[:, 1, 0]], dim=1)
-    return torch.cat([(rotation.transpose(1, 2) @ translation[..., None])[..., 0], turn], dim=1)

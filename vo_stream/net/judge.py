@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vo_stream.net.ego_motion import EgoMotion, TwoView, moved, twist_from_identity
+from vo_stream.net.ego_motion import EgoMotion, TwoView
 from vo_stream.net.encoder import POOLED
 from vo_stream.net.recurrent import CORES, State
+from vo_stream.net.rigid import moved, twist_from_identity
 
 MEMORY = 128
 """Size of the recurrent core."""

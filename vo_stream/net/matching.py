@@ -29,7 +29,7 @@ def match_everywhere(current: Tensor, previous: Tensor, sharpness: Tensor) -> tu
 
 
 def local_scores(current: Tensor, previous: Tensor, radius: int) -> Tensor:
-    """Return the scores (batch, (2 radius + 1)^2, h, w) of each cell with the cells around it.
+    """Return the scores (batch, h, w, (2 radius + 1)^2) of each cell with the cells around it.
 
     `current`, `previous`: (batch, c, h, w). Displacements go by rows, x fastest. Each row of
     cells is one matrix product; the band around its diagonal is cut out by padding and reshaping,
@@ -44,7 +44,7 @@ def local_scores(current: Tensor, previous: Tensor, radius: int) -> Tensor:
         product = queries @ padded[:, dy : dy + height]  # (batch, h, w, w + 2 radius)
         flat = functional.pad(product.flatten(2), (0, width))
         bands.append(flat.reshape(batch, height, width, width + side)[..., :side])
-    return torch.cat(bands, dim=-1).permute(0, 3, 1, 2)
+    return torch.cat(bands, dim=-1)
 
 
 def window(radius: int, like: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vo_stream.net.alignment import CELL, Aligned, Alignment, inside, positions, sample
+from vo_stream.net.alignment import CELL, Aligned, Alignment, inside, positions, sample, to_grid
 from vo_stream.net.ego_motion import (
     LOG_INVERSE_DEPTH_RANGE,
     EgoMotion,
@@ -53,8 +53,8 @@ RADIUS = 3
 CELLS_AT_ONCE = 32.0
 """So many cells share one error of the depth's prior: together they know as much as one."""
 
-MAX_INFORMATION = 400.0
-"""Of the flow of one cell, 1/px^2: no cell is known better than to 0.05 px."""
+LEAST_VARIANCE = 0.5 * 0.05**2
+"""Of the flow of one cell, px^2 of both directions: none is known better than to 0.05 px."""
 
 
 class StepOutput(NamedTuple):
@@ -91,15 +91,17 @@ class OdometryNet(nn.Module):
         self.flow_hidden = nn.Sequential(conv(scores + 3 + CONTEXT, 64), conv(64, 64))
         self.flow_head = _zeroed(nn.Conv2d(64, 2, 3, 1, 1), 0.0)
         self.align_quarter = Alignment(stride=4, window=6, iterations=2)
-        self.align_half = Alignment(stride=2, window=8, iterations=2)
+        self.align_half = Alignment(stride=2, window=8, iterations=1)
         self.depth_hidden = nn.Conv2d(CONTEXT + 2, 64, 3, 1, 1)
         self.depth_memory = _zeroed(nn.Linear(MEMORY, 64), 0.0)
         self.depth_head = _zeroed(nn.Conv2d(64, 2, 1), MEAN_LOG_INVERSE_DEPTH, math.log(0.5))
-        self.weight_hidden = conv(64 + 5, 48)
+        self.weight_of_hidden = nn.Conv2d(64, 48, 3, 1, 1)
+        self.weight_of_signs = nn.Conv2d(5, 48, 3, 1, 1, bias=False)
         self.weight_first = _zeroed(nn.Conv2d(48, 1, 1), 1.0)
         self.weight_head = _zeroed(nn.Conv2d(48, 1, 1), 1.0)
-        self.scale_gain = nn.Parameter(torch.tensor(-1.5))
         self.forgetting = nn.Parameter(torch.tensor(math.log(0.15)))
+        self.scale_noise = nn.Parameter(torch.tensor(math.log(0.4)))
+        self.scale_drift = nn.Parameter(torch.tensor(math.log(0.02)))
 
     def state_shapes(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Return the shape, without the batch, of each part of the state for an image's size."""
@@ -111,6 +113,7 @@ class OdometryNet(nn.Module):
             "coarse": (COARSE, h // 2, w // 2),
             "inverse_depth": (1, h, w),
             "information": (1, h, w),
+            "scale": (1,),
             "seen": (1,),
             **self.judge.core.shapes,
         }
@@ -134,7 +137,8 @@ class OdometryNet(nn.Module):
         features = self.encoder(image)
         prior = self._depth(features, rays, state)
         quarter, hidden, flows = self._flow(features, state)
-        information = self._information(quarter, hidden, flows, self.weight_first)
+        weighed = self.weight_of_hidden(hidden)  # for both informations
+        information = self._information(quarter, weighed, flows, self.weight_first)
         with exact(image.device):
             views = self._views(quarter.flow, information, prior, rays, state)
             guess = guess_ego_motion(views)
@@ -142,11 +146,12 @@ class OdometryNet(nn.Module):
             flow = (rigid + guess.trust * (views.target - rigid) - views.rays).detach()
             flow = flow.reshape(rays.shape) * focal_length(rays)[:, :, None, None]
             half = self.align_half(features.half, state["half"], flow)
-        refined = self._information(half, hidden, flows, self.weight_head)
+        refined = self._information(half, weighed, flows, self.weight_head)
         with exact(image.device):
             views = self._views(half.flow, refined, prior, rays, state)
-            solved = self._scaled(solve_ego_motion(views, guess), views)
+            solved, known = self._scaled(solve_ego_motion(views, guess), views, state)
             output, after = self._judged(solved, views, half, features, dt, state)
+            after["scale"] = known * state["seen"]
         output.stages["flows"] = [*flows, half.flow]
         output.stages["informed"] = [(quarter.flow, information), (half.flow, refined)]
         output.stages["log_inverse_depth"], output.stages["log_depth_std"] = prior
@@ -158,10 +163,10 @@ class OdometryNet(nn.Module):
         """Return what the ego-motion layer is to explain."""
         focal = focal_length(rays)
         height, width = rays.shape[-2:]
-        target = positions(height, width, rays) + flow / CELL
+        grid = to_grid(positions(height, width, rays) + flow / CELL, height, width)
         filtered = torch.cat([state["inverse_depth"], state["information"]], dim=1)
-        before = sample(filtered, target)
-        carried, certainty = before[:, :1], before[:, 1:] * inside(target, height, width)
+        before = sample(filtered, grid)
+        carried, certainty = before[:, :1], before[:, 1:] * inside(grid)
         certainty = certainty / (1.0 + certainty * (2.0 * self.forgetting).exp())
         fx, fy = focal[:, :1, None, None], focal[:, 1:, None, None]
         scale = torch.cat([fx * fx, fx * fy, fy * fy], dim=1) * state["seen"][:, :, None, None]
@@ -175,19 +180,24 @@ class OdometryNet(nn.Module):
             certainty.flatten(2),
         )
 
-    def _scaled(self, solved: EgoMotion, views: TwoView) -> EgoMotion:
-        """Return the solution with its scale drawn towards that of the depth's prior.
+    def _scaled(self, solved: EgoMotion, views: TwoView, state: State) -> tuple[EgoMotion, Tensor]:
+        """Return the solution with its scale drawn towards that of the depth's prior, and the
+        information (batch, 1) about the logarithm of the scale after that.
 
         Carried depths hold the scale from frame to frame, but let it drift; the prior knows it,
-        cell by cell badly, on the whole well. So the scale is filtered by itself.
+        cell by cell badly, on the whole well. So the scale is filtered by itself (Kalman, 1960):
+        the first frames of a stream settle it, the later ones hold it.
         """
         share = solved.trust * views.log_depth_information
         error = ((views.log_depth - solved.log_depth) * share).sum(2) / (share.sum(2) + 1e-6)
-        error = self.scale_gain.sigmoid() * error  # (batch, 1)
+        measured = (-2.0 * self.scale_noise).exp()
+        before = state["scale"]
+        known = before / (1.0 + before * (2.0 * self.scale_drift).exp()) + measured
+        error = error * (measured / known)  # (batch, 1)
         return solved._replace(
             translation=solved.translation * (-error).exp(),
             log_depth=(solved.log_depth + error[..., None]).clamp(*LOG_INVERSE_DEPTH_RANGE),
-        )
+        ), known
 
     def _judged(
         self,
@@ -247,38 +257,28 @@ class OdometryNet(nn.Module):
         up = functional.interpolate(up, scale_factor=2.0, mode="bilinear")
         first, peak = up[:, :2], up[:, 2:]
         height, width = first.shape[-2:]
-        where = positions(height, width, first) + first / CELL
-        there = sample(state["cells"], where)
+        grid = to_grid(positions(height, width, first) + first / CELL, height, width)
+        there = sample(state["cells"], grid)
         scores = local_scores(features.cells, there, RADIUS)
-        steps = window(RADIUS, scores)
-        probability = (scores * sharp[1]).softmax(dim=1).flatten(2)
-        nudge = (steps @ probability).reshape(first.shape)
-        return first, first + CELL * nudge, torch.cat([scores, nudge, peak], dim=1)
+        probability = (scores * sharp[1]).softmax(dim=3)
+        nudge = (probability @ window(RADIUS, scores).T).permute(0, 3, 1, 2)
+        evidence = torch.cat([scores.permute(0, 3, 1, 2), nudge, peak], dim=1)
+        return first, first + CELL * nudge, evidence
 
     def _information(
-        self, aligned: Aligned, hidden: Tensor, flows: list[Tensor], head: nn.Module
+        self, aligned: Aligned, weighed: Tensor, flows: list[Tensor], head: nn.Module
     ) -> Tensor:
         """Return the information (batch, 3, h, w) of the flow, 1/px^2: what the alignment says,
         times what the network makes of it."""
-        trace = aligned.information[:, :1] + aligned.information[:, 2:]
-        determinant = aligned.information[:, :1] * aligned.information[:, 2:]
-        determinant = determinant - aligned.information[:, 1:2].square()
-        nudge = (aligned.flow - flows[2]).square().sum(1, keepdim=True)
-        signs = torch.cat(
-            [
-                (trace + 1e-3).log(),
-                (determinant.clamp(min=0.0) / (trace + 1e-3) + 1e-3).log(),
-                (aligned.energy + 1e-3).log(),
-                (nudge + 1e-2).log(),
-                aligned.visible,
-            ],
-            dim=1,
-        )
-        x = self.weight_hidden(torch.cat([hidden, signs.to(hidden.dtype)], dim=1))
+        xx, xy, yy = aligned.information.split(1, dim=1)
+        trace = xx + yy + 1e-3
+        weakest = (xx * yy - xy * xy).clamp(min=0.0) / trace + 1e-3
+        nudge = (aligned.flow - flows[2]).square().sum(1, keepdim=True) + 1e-2
+        signs = torch.cat([trace, weakest, aligned.energy + 1e-3, nudge], dim=1).log()
+        signs = torch.cat([signs, aligned.visible], dim=1).to(weighed.dtype)
+        x = functional.relu(weighed + self.weight_of_signs(signs))
         factor = head(x).float().clamp(-8.0, 6.0).exp() * aligned.visible
-        information = aligned.information * factor
-        most = 1.0 + trace * factor / (2.0 * MAX_INFORMATION)
-        bounded: Tensor = information / most
+        bounded: Tensor = aligned.information * (factor / (1.0 + trace * factor * LEAST_VARIANCE))
         return bounded
 
 

@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 State = dict[str, Tensor]
 
+MAX_CELL = 10.0
+"""Of the LSTM's cell state. A unit that forgets nothing would grow with every frame of a stream and
+take as long to turn round; beyond this its output is 1 anyway (cell clipping; Sak et al., 2014)."""
+
 
 class LstmCore(nn.Module):
     """Long short-term memory (Hochreiter and Schmidhuber, 1997)."""
@@ -25,6 +29,7 @@ class LstmCore(nn.Module):
     def forward(self, features: Tensor, state: State) -> tuple[Tensor, State]:
         """Return what the core says of a frame, and its new state."""
         hidden, memory = self.cell(features, (state["hidden"], state["memory"]))
+        memory = memory.clamp(-MAX_CELL, MAX_CELL)
         return hidden, {"hidden": hidden, "memory": memory}
 
     def recall(self, state: State) -> Tensor:
