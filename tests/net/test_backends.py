@@ -12,7 +12,7 @@ import pytest
 
 from vo_stream.config import Config, NetConfig
 from vo_stream.errors import NetError
-from vo_stream.net import backends, cuda
+from vo_stream.net import backends, cuda, torch_net, trt_net
 from vo_stream.net.backends import BACKENDS, open_backend, why_not
 from vo_stream.net.stepnet import NetSpec, NetState, StepNet
 from vo_stream.values import Motion
@@ -60,7 +60,8 @@ def test_auto_opens_the_first_that_runs_and_logs_why(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(backends, "cuda_devices", lambda: 0)
-    expected = next(name for name in BACKENDS if name != "torch" and not why_not(name))
+    on_cpu = [name for name in BACKENDS if name not in ("tensorrt", "torch")]
+    expected = next(name for name in on_cpu if not why_not(name))
     with caplog.at_level(logging.INFO, "vo_stream"):
         net = open_backend(AUTO)
     assert net.spec.name == expected
@@ -68,15 +69,57 @@ def test_auto_opens_the_first_that_runs_and_logs_why(
     net.close()
 
 
-def test_auto_loads_torch_only_where_there_is_a_gpu(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("name", "module", "reason"),
+    [
+        ("tensorrt", "vo_stream.net.trt_net", "there is no NVIDIA GPU"),
+        ("torch", "vo_stream.net.torch_net", "without an NVIDIA GPU onnxruntime is faster"),
+    ],
+)
+def test_auto_loads_what_needs_a_gpu_only_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    module: str,
+    reason: str,
 ) -> None:
     monkeypatch.setattr(backends, "cuda_devices", lambda: 0)
-    monkeypatch.delitem(sys.modules, "vo_stream.net.torch_net", raising=False)
+    monkeypatch.delitem(sys.modules, module, raising=False)
     with caplog.at_level(logging.INFO, "vo_stream"):
         open_backend(AUTO).close()
-    assert "vo_stream.net.torch_net" not in sys.modules
-    assert "backend torch cannot run here: without an NVIDIA GPU" in caplog.text
+    assert module not in sys.modules
+    assert f"backend {name} cannot run here: {reason}" in caplog.text
+
+
+def test_auto_passes_over_a_torch_that_does_not_see_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_tensorrt() -> None:
+        raise NetError("tensorrt is not installed")
+
+    monkeypatch.setattr(backends, "cuda_devices", lambda: 1)
+    monkeypatch.setattr(trt_net, "find_library", no_tensorrt)
+    monkeypatch.setattr(torch_net, "sees_gpu", lambda: False)
+    with caplog.at_level(logging.INFO, "vo_stream"):
+        net = open_backend(AUTO)
+    assert net.spec.name == "onnxruntime"
+    first, second, third = (record.getMessage() for record in caplog.records)
+    assert first == "backend tensorrt cannot run here: tensorrt is not installed"
+    assert second.startswith("backend torch cannot run here: this torch does not see the")
+    assert third.startswith("backend onnxruntime: the first of tensorrt, torch, onnxruntime, ")
+    net.close()
+
+
+@pytest.mark.skipif(cuda.cuda_devices() > 0, reason="there is an NVIDIA GPU")
+def test_tensorrt_that_is_named_and_cannot_run_says_why_in_one_line() -> None:
+    with pytest.raises(NetError) as caught:
+        open_backend(named("tensorrt"))
+    assert str(caught.value) == why_not("tensorrt")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_best_backend_is_tried_first() -> None:
+    assert list(BACKENDS) == ["tensorrt", "torch", "onnxruntime", "geometric"]
 
 
 def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,15 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from network_cases import SIZE, Image, pixel_rays, stream
+from tensorrt_doubles import in_place_of_a_gpu
 
 from vo_stream.config import Config
 from vo_stream.errors import NetError
 from vo_stream.net.backends import BACKENDS
-from vo_stream.net.proof import DT_S
+from vo_stream.net.learned_net import Answer, Floats, LearnedNet
+from vo_stream.net.onnx_net import open_graph
+from vo_stream.net.packed import MOTION
+from vo_stream.net.proof import DT_S, TOLERANCE, Arrays, carried, start_of
+from vo_stream.net.sidecar import read_sidecar
 from vo_stream.net.stepnet import NetState, StepNet
 from vo_stream.values import Motion
 
 RAYS = pixel_rays()
+
+ON_DOUBLES = "tensorrt on doubles of a GPU and its libraries"
+EVERYWHERE = ("torch", "onnxruntime", "geometric", ON_DOUBLES)
+"""What must run on any machine; others are skipped where they cannot."""
 SHORT, LONG = 200, 2000
 """Frames after which memory no longer grows."""
 
@@ -24,17 +33,56 @@ MAX_GROWTH = 4e6
 """Bytes, over all those frames: less than two images each."""
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=[*BACKENDS, ON_DOUBLES])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def net(name: str, network_file: Path) -> Iterator[StepNet]:
-    settings = {"net.backend": name, "net.model_file": str(network_file), "net.threads": 1}
-    net = BACKENDS[name](Config().replaced(settings))
+def net(
+    name: str, network_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StepNet]:
+    backend, _, doubled = name.partition(" ")
+    folder = tmp_path_factory.mktemp("engines")
+    settings = {"backend": backend, "model_file": str(network_file), "threads": 1}
+    config = Config().replaced({"net": settings | {"engine_folder": str(folder)}})
+    if doubled:
+        with in_place_of_a_gpu(folder):
+            net = BACKENDS[backend](config)
+            yield net
+            net.close()
+        return
+    try:
+        net = BACKENDS[backend](config)
+    except NetError as error:
+        if name in EVERYWHERE:
+            raise
+        pytest.skip(str(error))
     yield net
     net.close()
+
+
+class ReferenceNet(LearnedNet[Arrays]):
+    """The network run step by step, with a state that is handed on as new arrays."""
+
+    def __init__(self, model_file: Path) -> None:
+        self.sidecar = read_sidecar(model_file)
+        super().__init__(self.sidecar.spec("reference"))
+        self._graph = open_graph(model_file)
+
+    def _clean(self, width: int, height: int) -> Arrays:
+        return start_of(self.sidecar, (width, height))
+
+    def _run(
+        self, image: Image, rays: Floats, dt_s: float, memory: Arrays
+    ) -> tuple[Answer, Arrays]:
+        grey = np.multiply(image, np.float32(1.0 / 255.0))[None, None]
+        dt = np.full((1, 1), dt_s, dtype=np.float32)
+        outputs = self._graph({"image": grey, "rays": rays[None], "dt": dt} | memory)
+        after = carried(outputs)
+        sound = all(bool(np.isfinite(part).all()) for part in after.values())
+        rotation, translation, std = (outputs[name][0] for name in MOTION)
+        return Answer(rotation, translation, std, float(outputs["weight"].mean()), sound), after
 
 
 def run(
@@ -56,7 +104,7 @@ def numbers(motion: Motion | None) -> list[float]:
 
 
 def test_it_takes_the_size_that_it_asks_for(net: StepNet, name: str) -> None:
-    assert net.spec.name == name
+    assert net.spec.name == name.partition(" ")[0]
     assert net.spec.input_size(SIZE) == SIZE
 
 
@@ -73,6 +121,25 @@ def test_a_stream_starts_the_same_each_time(net: StepNet) -> None:
     images = stream(6)
     once, again = run(net, images)[0], run(net, images)[0]
     assert [numbers(m) for m in once[1:]] == [numbers(m) for m in again[1:]]
+
+
+def test_a_stream_is_that_of_the_reference(net: StepNet, name: str, network_file: Path) -> None:
+    if name == "geometric":
+        pytest.skip("it does not run the network")
+    reference = ReferenceNet(network_file)
+    images = stream(60)
+    found, expected = (run(which, images)[0][1:] for which in (net, reference))
+    errors = []
+    for motion, true in zip(found, expected, strict=True):
+        assert motion is not None
+        assert true is not None
+        assert motion.observed
+        assert true.observed
+        error = true.prev_from_curr.inverse() @ motion.prev_from_curr
+        errors.append(np.abs(error.log()) / true.std)
+    half, any_one = TOLERANCE[reference.sidecar.precision]
+    assert np.median(errors) < half
+    assert np.max(errors) < any_one
 
 
 def test_two_streams_do_not_know_of_each_other(net: StepNet) -> None:

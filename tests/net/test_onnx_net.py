@@ -22,14 +22,15 @@ from vo_stream.errors import NetError
 from vo_stream.net import learned_net, onnx_net
 from vo_stream.net.backends import open_backend
 from vo_stream.net.learned_net import LearnedState
-from vo_stream.net.onnx_net import OnnxNet, Slot
+from vo_stream.net.onnx_net import OnnxBuffers, OnnxNet
+from vo_stream.net.ping_pong import Slot
 from vo_stream.net.proof import DT_S
 from vo_stream.net.sidecar import sidecar_of
 from vo_stream.net.torch_net import TorchNet
 from vo_stream.values import Motion
 
 RAYS = pixel_rays()
-State = LearnedState[Slot]
+State = LearnedState[Slot[OnnxBuffers]]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def begun(net: OnnxNet, frames: int = 2, size: tuple[int, int] = SIZE) -> State:
 def tensors(state: State) -> dict[str, np.ndarray]:
     """Return copies of what a state remembers."""
     assert state.memory is not None
-    held = state.memory.stream.states[state.memory.index]
+    held = state.memory.stream.buffers.states[state.memory.index]
     return {name: array.copy() for name, array in held.items()}
 
 
@@ -86,7 +87,8 @@ def test_it_says_what_torch_says(net: OnnxNet, network_file: Path) -> None:
         np.testing.assert_allclose(motion.std, expected.std, rtol=1e-2)
     assert memory.memory is not None
     for name, array in tensors(state).items():
-        expected_state = memory.memory[name].numpy()
+        held = memory.memory.stream.buffers.states[memory.memory.index]
+        expected_state = held[name].numpy()
         norm = float(np.linalg.norm(expected_state))
         assert np.linalg.norm(array - expected_state) < 1e-2 * norm, name
 
@@ -145,7 +147,7 @@ def test_a_run_that_fails_has_not_spent_the_state(
     expected, _ = net.step(image, RAYS, DT_S, begun(net, 3))
     state = begun(net, 3)
     assert state.memory is not None
-    other_set = state.memory.stream.states[1 - state.memory.index]
+    other_set = state.memory.stream.buffers.states[1 - state.memory.index]
 
     class Failing:
         def run_with_iobinding(self, binding: object) -> None:
@@ -154,7 +156,7 @@ def test_a_run_that_fails_has_not_spent_the_state(
             raise RuntimeError("bad\nallocation")
 
     with monkeypatch.context() as patch:
-        patch.setattr(net, "_session", Failing())
+        patch.setattr(state.memory.stream.buffers, "_session", Failing())
         with pytest.raises(NetError, match="cannot be run: bad allocation"):
             net.step(image, RAYS, DT_S, state)
     assert same(net.step(image, RAYS, DT_S, state)[0], expected)
@@ -179,7 +181,7 @@ def test_the_state_stays_where_it_is(net: OnnxNet) -> None:
         _, state = net.step(image, RAYS, DT_S, state)
         assert state.memory is not None
         addresses.append(
-            [a.ctypes.data for a in state.memory.stream.states[state.memory.index].values()]
+            [a.ctypes.data for a in state.memory.stream.buffers.states[state.memory.index].values()]
         )
     assert addresses[0] == addresses[2] != addresses[1] == addresses[3]
 
@@ -286,7 +288,10 @@ def test_auto_takes_it_where_there_is_no_gpu(
         net = open_backend(Config().replaced({"net.model_file": str(network_file)}))
     assert net.spec.name == "onnxruntime"
     assert net.spec.metric
-    first, second = (record.getMessage() for record in caplog.records)
-    assert first.startswith("backend torch cannot run here: without an NVIDIA GPU")
-    assert second.startswith("backend onnxruntime: the first of")
+    *others, last = (record.getMessage() for record in caplog.records)
+    assert others == [
+        "backend tensorrt cannot run here: there is no NVIDIA GPU",
+        "backend torch cannot run here: without an NVIDIA GPU onnxruntime is faster",
+    ]
+    assert last.startswith("backend onnxruntime: the first of")
     net.close()

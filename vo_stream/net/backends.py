@@ -15,13 +15,23 @@ from vo_stream.net.stepnet import StepNet
 logger = logging.getLogger(__name__)
 
 
+def _tensorrt(config: Config) -> StepNet:
+    if config.net.backend == "auto" and cuda_devices() == 0:  # told without loading a library
+        raise NetError("there is no NVIDIA GPU")
+    from vo_stream.net.trt_net import TrtNet
+
+    return TrtNet(config.net)
+
+
 def _torch(config: Config) -> StepNet:
     if find_spec("torch") is None or find_spec("safetensors") is None:
         raise NetError("torch or safetensors is not installed: pip install 'vo_stream[train]'")
     if config.net.backend == "auto" and cuda_devices() == 0:  # told without loading torch
         raise NetError("without an NVIDIA GPU onnxruntime is faster")
-    from vo_stream.net.torch_net import TorchNet
+    from vo_stream.net.torch_net import TorchNet, sees_gpu
 
+    if config.net.backend == "auto" and not sees_gpu():
+        raise NetError("this torch does not see the NVIDIA GPU, and onnxruntime is faster")
     return TorchNet(config.net)
 
 
@@ -38,6 +48,7 @@ def _geometric(config: Config) -> StepNet:
 
 
 BACKENDS: dict[str, Callable[[Config], StepNet]] = {
+    "tensorrt": _tensorrt,
     "torch": _torch,
     "onnxruntime": _onnxruntime,
     "geometric": _geometric,

@@ -7,8 +7,7 @@ serves them all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import numpy as np
 from vo_stream.config import NetConfig
 from vo_stream.errors import NetError
 from vo_stream.net.learned_net import CELL, Answer, Floats, Image, LearnedNet
+from vo_stream.net.ping_pong import Slot, Stream
 from vo_stream.net.sidecar import (
     INPUTS,
     NEXT,
@@ -35,24 +35,14 @@ NAME = "onnxruntime"
 READ = {"rotation": (1, 3, 3), "translation": (1, 3), "std": (1, 6)}
 """Outputs of fixed shape that are read after each step."""
 
-NEVER_WRITTEN = -1
 _ERRORS_ONLY = 3  # of ONNX Runtime's log levels
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Slot:
-    """The memory after a frame: which of a stream's two sets of buffers holds it.
+class OnnxBuffers:
+    """The buffers of one stream, and their bindings for both ways between the two sets.
 
-    `stamp`: of that set when it was written. Another one there now has taken its place.
+    `states`: the two sets.
     """
-
-    stream: _Stream
-    index: int
-    stamp: int
-
-
-class _Stream:
-    """The buffers of one stream, and their bindings for both ways between the two sets."""
 
     def __init__(self, session: InferenceSession, sidecar: Sidecar, width: int, height: int):
         self.shape = (height, width)
@@ -66,9 +56,8 @@ class _Stream:
             {n: np.zeros(p.shape(width, height), np.float32) for n, p in sidecar.states.items()}
             for _ in range(2)
         ]
-        self.stamps = [0, NEVER_WRITTEN]
         self.rays_from: Floats | None = None
-        self._steps = 0
+        self._session = session
         self._bindings = [self._binding(session, index) for index in range(2)]
 
     def _binding(self, session: InferenceSession, index: int) -> IOBinding:
@@ -82,18 +71,15 @@ class _Stream:
                 bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         return binding
 
-    def run(self, session: InferenceSession, slot: Slot) -> Slot:
-        """Step from one set of buffers into the other; what that held before is lost."""
-        if self.stamps[slot.index] != slot.stamp:
-            raise NetError("a step from a state whose successor was stepped from already")
-        self._steps += 1
-        self.stamps[1 - slot.index] = NEVER_WRITTEN  # a run that fails may have begun to write
-        session.run_with_iobinding(self._bindings[slot.index])
-        self.stamps[1 - slot.index] = self._steps
-        return Slot(self, 1 - slot.index, self._steps)
+    def run(self, index: int) -> None:
+        """Take the step from the set of that index into the other one; raises NetError."""
+        try:
+            self._session.run_with_iobinding(self._bindings[index])
+        except _runtime_errors() as error:
+            raise NetError(f"the network cannot be run: {_one_line(error)}") from error
 
 
-class OnnxNet(LearnedNet[Slot]):
+class OnnxNet(LearnedNet[Slot[OnnxBuffers]]):
     """StepNet of an ONNX file.
 
     Raises NetError where ONNX Runtime is missing, or the file is missing, damaged or of another
@@ -115,25 +101,25 @@ class OnnxNet(LearnedNet[Slot]):
         """Free the network."""
         self._session = None
 
-    def _clean(self, width: int, height: int) -> Slot:
+    def _clean(self, width: int, height: int) -> Slot[OnnxBuffers]:
         assert self._session is not None
-        return Slot(_Stream(self._session, self._sidecar, width, height), 0, 0)
+        return Stream(OnnxBuffers(self._session, self._sidecar, width, height)).start()
 
-    def _run(self, image: Image, rays: Floats, dt_s: float, memory: Slot) -> tuple[Answer, Slot]:
+    def _run(
+        self, image: Image, rays: Floats, dt_s: float, memory: Slot[OnnxBuffers]
+    ) -> tuple[Answer, Slot[OnnxBuffers]]:
         assert self._session is not None
-        stream = memory.stream
-        assert image.shape == stream.shape, "images of one stream have one size"
-        np.multiply(image, np.float32(1.0 / 255.0), out=stream.image[0, 0])
-        if stream.rays_from is not rays:
-            stream.rays_from, stream.rays[0] = rays, rays
-        stream.dt[:] = dt_s
-        try:
-            after = stream.run(self._session, memory)
-        except _runtime_errors() as error:
-            raise NetError(f"the network cannot be run: {_one_line(error)}") from error
-        said = {name: stream.answer[name][0] for name in READ}
-        trust = float(stream.answer["weight"].mean())
-        return Answer(**said, trust=trust, sound=_all_finite(stream, after)), after
+        buffers = memory.stream.buffers
+        assert image.shape == buffers.shape, "images of one stream have one size"
+        np.multiply(image, np.float32(1.0 / 255.0), out=buffers.image[0, 0])
+        if buffers.rays_from is not rays:
+            buffers.rays_from, buffers.rays[0] = rays, rays
+        buffers.dt[:] = dt_s
+        after = memory.stream.step(memory, buffers.run)
+        said = {name: buffers.answer[name][0] for name in READ}
+        trust = float(buffers.answer["weight"].mean())
+        sound = _all_finite(buffers.states[after.index])
+        return Answer(**said, trust=trust, sound=sound), after
 
     def _warm_up(self) -> None:
         """Run once, so that the first frame finds all memory allocated."""
@@ -143,9 +129,9 @@ class OnnxNet(LearnedNet[Slot]):
         self._run(blank, rays, 0.0, self._clean(width, height))
 
 
-def _all_finite(stream: _Stream, slot: Slot) -> bool:
+def _all_finite(state: Mapping[str, Floats]) -> bool:
     """Whether a state is finite: its sums are, unless they overflow."""
-    sums = [float(array.sum()) for array in stream.states[slot.index].values()]
+    sums = [float(array.sum()) for array in state.values()]
     return bool(np.isfinite(sums).all())
 
 
