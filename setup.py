@@ -52,6 +52,17 @@ TRAIN = [
 """To train the network, to export it, and to run it in torch. Exported graphs differ from one torch
 to the next: the upper bound moves when a newer one was tried."""
 
+TENSORRT = ["cuda-bindings>=12.6"]
+"""To run the network by TensorRT, which is never a requirement: it comes with JetPack or from
+NVIDIA's own index, for the GPU and driver that there are (docs/tensorrt.md). Where CUDA is 12, add
+'cuda-bindings<13'."""
+
+RTX_WHEELS = "sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.15'"
+"""Where TensorRT-RTX is a matter of 95 MB from PyPI. It is NVIDIA's, under NVIDIA's licence; the
+tests build engines with it, which takes no GPU."""
+
+TENSORRT_RTX = [f"tensorrt-rtx-cu13>=1.7.1,<2; {RTX_WHEELS}"]
+
 
 def version() -> str:
     """Return the version that the package itself states."""
@@ -101,9 +112,11 @@ setup(
     ],
     extras_require={
         "ros": ros,
+        "tensorrt": TENSORRT,
         "train": TRAIN,
         "test": [
             *ros,
+            *TENSORRT_RTX,
             *TRAIN,
             "click>=8.2",
             "colcon-common-extensions>=0.3",

@@ -92,6 +92,36 @@ def test_it_says_which_middleware_ros_would_use(tmp_path: Path) -> None:
     assert "asks for rmw_connextdds" in line_of(MIDDLEWARE, answer)
 
 
+def test_it_says_that_there_is_no_driver_for_a_gpu() -> None:
+    code = "from vo_stream.net import cuda; cuda.DRIVER = 'libcuda_that_is_missing.so.1'"
+    answer = doctor_after(code)
+    assert line_of("NVIDIA GPU", answer).startswith("--")
+    assert "driver is missing" in line_of("NVIDIA GPU", answer)
+    assert line_of("backend tensorrt", answer).startswith("--")
+
+
+def test_it_says_how_to_get_tensorrt() -> None:
+    code = "import sys; sys.modules.update(tensorrt=None, tensorrt_rtx=None)"
+    line = line_of("TensorRT", doctor_after(code))
+    assert line.startswith("--")
+    assert "tensorrt is not installed" in line
+    assert "pip install tensorrt-cu1" in line or "JetPack" in line
+
+
+def test_it_tells_tensorrt_from_what_takes_its_place(tmp_path: Path) -> None:
+    text = "__version__, OnnxParser, Builder = '{}', object, object"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+    (tmp_path / "tensorrt_rtx.py").write_text(text.format("1.7.1"))
+    (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10')")
+    assert "TensorRT-RTX 1.7.1, for want of" in line_of("TensorRT", doctor_after(code))
+    (tmp_path / "tensorrt.py").write_text(text.format("10.3.0"))
+    assert line_of("TensorRT", doctor_after(code)).split()[1:] == ["TensorRT", "TensorRT", "10.3.0"]
+
+
+def test_it_says_where_engines_are_kept(tmp_path: Path) -> None:
+    assert str(tmp_path) in line_of("engines", doctor_after("", XDG_CACHE_HOME=str(tmp_path)))
+
+
 def line_of(what: str, answer: str) -> str:
     (line,) = (line for line in answer.splitlines() if line[4:].startswith(f"{what} "))
     return line

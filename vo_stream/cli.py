@@ -9,78 +9,21 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import vo_stream
-from vo_stream.config import ONLY_FOR_THE_NODE, Config, check_adjuster, settings
+from vo_stream.cli_base import Commands, FilePath, config_of, printable, tell, with_settings
+from vo_stream.cli_export import export
+from vo_stream.config import Config, check_adjuster
 from vo_stream.errors import ConfigError, VoStreamError
-from vo_stream.setting import Setting
 
 if TYPE_CHECKING:
     from vo_stream.link.channel import Link
 
-FilePath = click.Path(path_type=Path)
 
-
-def printable(text: str) -> str:
-    """Return a line of text that can do a terminal no harm."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
-class _Commands(click.Group):
-    """Turns the package's errors into one line and exit code 2."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except VoStreamError as error:
-            _fail(str(error))
-        except click.UsageError as error:
-            command = error.ctx.command_path if error.ctx else "vo-stream"
-            _fail(f"{error.format_message()} See {command} --help.")
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(f"vo-stream: {printable(' '.join(message.split()))}", err=True)
-    sys.exit(2)
-
-
-def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one flag for each setting of the tree, and --config for a file of them."""
-    for setting in reversed(settings(but=ONLY_FOR_THE_NODE)):
-        option = click.option(
-            f"--{setting.key}",
-            _parameter(setting),
-            metavar=_metavar(setting),
-            help=f"{setting.help} [default: {setting.default!r}; {setting.allowed}]",
-        )
-        command = option(command)
-    help_text = "YAML file of settings, as for the ROS node; flags override it."
-    return click.option("--config", "config_file", type=FilePath, help=help_text)(command)
-
-
-def _parameter(setting: Setting) -> str:
-    return setting.key.replace(".", "__")
-
-
-def _metavar(setting: Setting) -> str:
-    return "|".join(setting.choices) or setting.unit or setting.type.__name__.upper()
-
-
-def _config(config_file: Path | None, flags: dict[str, Any]) -> Config:
-    from vo_stream.replay.settings_file import read_settings
-
-    config = read_settings(config_file) if config_file else Config()
-    for setting in settings(but=ONLY_FOR_THE_NODE):
-        value = flags.get(_parameter(setting))
-        if value is not None:
-            config = config.replaced({setting.key: value}, "command line")
-    return config
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(vo_stream.__version__, prog_name="vo-stream")
 def main() -> None:
     """Streaming visual odometry for robots with one camera."""
@@ -105,7 +48,7 @@ def main() -> None:
     "different.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, nothing else.")
-@_with_settings
+@with_settings
 def replay(
     source: Path,
     out: Path,
@@ -137,7 +80,7 @@ def replay(
         "camera__calibration_file": calib,
         "adjust__enabled": False if no_adjust else None,
     }
-    config = _config(config_file, flags | {k: v for k, v in shorthands.items() if v is not None})
+    config = config_of(config_file, flags | {k: v for k, v in shorthands.items() if v is not None})
     check_adjuster(config)
     if config.scale.source == "wheel" and not config.replay.wheel_topic:
         raise ConfigError("scale.source: wheel needs the wheels' speed; give replay.wheel_topic")
@@ -281,29 +224,60 @@ def evaluate(estimate: Path, groundtruth: Path, align: str | None, as_json: bool
     click.echo(json.dumps(metrics) if as_json else metrics_text(metrics))
 
 
+main.add_command(export)
+
+
 @main.command()
+@click.option("--net", metavar="NAME", help="Short for --net.backend; auto: all that run here.")
+@click.option("--size", metavar="WxH", help="Of the camera's images.  [default: 1241x376]")
 @click.option(
-    "--net", type=FilePath, metavar="FILE", help="Weights (.safetensors); else those released."
-)
-@click.option("--size", metavar="WxH", help="Let the graph take images of this size only.")
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "fp16"]),
-    default="fp32",
+    "--frames",
+    type=click.IntRange(1, 1_000_000),
+    default=300,
     show_default=True,
-    help="Of the convolutions; state and geometry are always fp32.",
+    help="Counted for each backend, as many back to back as at the rate.",
 )
 @click.option(
-    "--out", type=FilePath, default=Path("out"), show_default=True, help="Folder for the files."
+    "--rate",
+    type=click.FloatRange(1.0, 1000.0),
+    callback=_finite,
+    default=30.0,
+    show_default=True,
+    metavar="HZ",
+    help="Frames in a second, as a camera gives them.",
 )
-def export(net: Path | None, size: str | None, precision: str, out: Path) -> None:
-    """Write a network as ONNX, once it is proven to compute the same."""
-    try:
-        from vo_stream.net.export import export_network
-    except ImportError as error:
-        reason = str(error).partition("\n")[0]
-        raise VoStreamError(f"export needs pip install 'vo_stream[train]' ({reason})") from None
-    click.echo(export_network(net, out, precision, size))
+@click.option("--footage", type=FilePath, help="A recording to take frames from, as for replay.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, nothing else.")
+@with_settings
+def bench(
+    net: str | None,
+    size: str | None,
+    frames: int,
+    rate: float,
+    footage: Path | None,
+    as_json: bool,
+    config_file: Path | None,
+    **flags: Any,
+) -> None:
+    """Measure how fast the backends are on this machine.
+
+    Frames come from a rendered street, or from a recording. Each backend runs in a process of its
+    own; those that are compared take turns.
+    """
+    from vo_stream.demo.world import render_demo
+    from vo_stream.replay.bench import contenders_of, measure, recorded_clip, rendered_clip
+    from vo_stream.replay.bench_text import bench_text
+
+    config = config_of(config_file, flags if net is None else flags | {"net__backend": net})
+    if footage is not None and size is not None:
+        raise ConfigError("command line: --footage has a size of its own; leave out --size")
+    if footage is not None:
+        clip = recorded_clip(footage, config)
+    else:
+        tell("rendering a street")
+        clip = rendered_clip(render_demo, size, rate)
+    result = measure(contenders_of(config), clip, frames, rate, say=tell)
+    click.echo(json.dumps(result) if as_json else bench_text(result))
 
 
 @main.command()

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import vo_stream
+from vo_stream.errors import NetError
 
 LIBRARIES = (
     "numpy", "cv2", "transforms3d", "rosbags", "click", "tqdm", "yaml", "numba", "zmq",
@@ -21,6 +22,9 @@ LIBRARIES = (
 
 ROS_REMEDY = "make ros, or source an installation of ROS 2"
 """How to get what the node needs."""
+
+CUDA_BINDINGS = "pip install 'vo_stream[tensorrt]', and 'cuda-bindings<13' for CUDA 12"
+"""How to get what TensorRT's backend needs beside the library."""
 
 MIDDLEWARES = "share/ament_index/resource_index/rmw_typesupport"
 """Where ROS lists its middlewares, below an installation's prefix."""
@@ -62,7 +66,7 @@ def examine() -> list[Finding]:
         package = _DISTRIBUTIONS.get(module, (module,))[0]
         remedy = f"missing: pip install {package}"
         findings.append(Finding(module, bool(version), version or remedy, required=True))
-    return [*findings, *_ros(), *_backends(), _solver(), *_ways_to_the_adjuster()]
+    return [*findings, *_ros(), *_gpu(), *_backends(), _solver(), *_ways_to_the_adjuster()]
 
 
 def _ros() -> list[Finding]:
@@ -104,6 +108,42 @@ def _middleware() -> Finding:
     if not found:
         return Finding(MIDDLEWARE, False, f"none found: {ROS_REMEDY}")
     return Finding(MIDDLEWARE, True, chosen or ", ".join(found))
+
+
+def _gpu() -> list[Finding]:
+    """Say what of NVIDIA's there is; whether all of it fits is the backend's to say."""
+    try:
+        from vo_stream.net.cuda import dotted, find_gpu, newest_cuda
+        from vo_stream.net.tensorrt_engine import default_folder
+        from vo_stream.net.tensorrt_library import find_library
+    except ImportError as error:  # of the ground, which is reported as missing already
+        return [Finding("NVIDIA GPU", False, f"cannot be looked for: {error}")]
+
+    def gpu() -> str:
+        found, cuda = find_gpu(), newest_cuda()
+        return f"{found}, driver for CUDA {dotted(cuda)}" if cuda else str(found)
+
+    def library() -> str:
+        found = find_library()
+        return f"{found}, for want of TensorRT" if found.portable else str(found)
+
+    def bindings() -> str:
+        try:
+            return metadata.version("cuda-bindings")
+        except metadata.PackageNotFoundError:
+            raise NetError(f"not installed, and TensorRT needs it: {CUDA_BINDINGS}") from None
+
+    def engines() -> str:
+        return f"kept in {default_folder()}"
+
+    findings = []
+    lines = {"NVIDIA GPU": gpu, "TensorRT": library, "cuda-bindings": bindings, "engines": engines}
+    for what, detail in lines.items():
+        try:
+            findings.append(Finding(what, True, detail()))
+        except NetError as reason:
+            findings.append(Finding(what, False, str(reason)))
+    return findings
 
 
 def _backends() -> list[Finding]:

@@ -28,6 +28,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import vo_stream
 from vo_stream.errors import NetError
+from vo_stream.net import quantize
 from vo_stream.net.model import OdometryNet
 from vo_stream.net.onnx_net import open_graph
 from vo_stream.net.proof import Arrays, Run, prove
@@ -49,7 +50,7 @@ OPSET = 18
 MAX_PIXELS = 640 * 192
 """Of the images that the network is fed."""
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 
 TRACED_SIZE = (160, 128)
 """(width, height) at which the graph is traced; another one than the size it is proven at."""
@@ -63,7 +64,7 @@ LARGEST_SIDE = 64
 
 OPERATORS = {
     "Abs", "Add", "And", "AveragePool", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv",
-    "Cos", "Div", "Equal", "Exp", "Expand", "Gather", "GatherElements", "GatherND", "Gemm",
+    "Cos", "Div", "Equal", "Exp", "Expand", "Floor", "Gather", "GatherElements", "GatherND", "Gemm",
     "GlobalAveragePool", "Greater", "GreaterOrEqual", "GridSample", "Identity", "Less",
     "LessOrEqual", "Log", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg", "Not", "Or", "Pad",
     "Pow", "Range", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum",
@@ -95,23 +96,33 @@ class Step(nn.Module):
 
 
 def export_network(
-    weights: Path | None, out: Path, precision: str = "fp32", size: str | None = None
+    weights: Path | None,
+    out: Path,
+    precision: str = "fp32",
+    size: str | None = None,
+    clips: Path | None = None,
 ) -> Path:
     """Write the ONNX file of a safetensors file, its sidecar and a copy of the weights into `out`.
 
     `weights`: None takes the released ones. `size`: "WIDTHxHEIGHT" of the only images that the
-    graph takes; None lets it take any. Returns the ONNX file. Raises NetError where the weights
-    cannot be used or the graph does not compute the same; nothing is written then.
+    graph takes; None lets it take any. `clips`: folder of rendered clips that "int8" is calibrated
+    on. Returns the ONNX file. Raises NetError where the weights cannot be used or the graph does
+    not compute the same; nothing is written then.
     """
+    if precision == "int8" and clips is None:
+        raise NetError("int8 needs rendered clips to calibrate on: --clips FOLDER")
     source = weights or RELEASED.with_suffix(".safetensors")
     network, about = load_network(source)
     fixed = parsed_size(size, network.multiple) if size else None
     folded = folded_for(network, precision)
-    stem = source.stem + ("_fp16" if precision == "fp16" else "")
+    stem = source.stem + ("" if precision == "fp32" else f"_{precision}")
     stem += f"_{size}" if size else ""
     with _folder_beside(out) as folder:
         model_file = folder / f"{stem}.onnx"
         model_file.write_bytes(traced(folded, fixed))
+        if precision == "int8" and clips is not None:
+            streams = quantize.clip_streams(clips)
+            model_file.write_bytes(quantize.quantized(model_file, state_parts(network), streams))
         weights_file = model_file.with_suffix(".safetensors")
         shutil.copyfile(source, weights_file)
         sidecar = Sidecar(
@@ -127,7 +138,7 @@ def export_network(
             sha256={path.suffix: _sha256(path) for path in (model_file, weights_file)},
         )
         sidecar_of(model_file).write_text(sidecar.text(), encoding="utf-8")
-        check_graph(model_file)
+        check_graph(model_file, precision)
         prove(open_graph(model_file), as_graph(network), sidecar, fixed or PROVEN_SIZE)
         for path in (weights_file, model_file, sidecar_of(model_file)):
             path.replace(out / path.name)
@@ -255,15 +266,16 @@ def _simplify(model: Any) -> None:
         change(model)
 
 
-def check_graph(path: Path) -> None:
+def check_graph(path: Path, precision: str = "fp32") -> None:
     """Check an ONNX file by itself: valid, and made of `OPERATORS`; raises NetError."""
+    allowed = OPERATORS | (quantize.OPERATORS if precision == "int8" else set())
     model = onnx.load(path)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise NetError(f"the graph is not valid: {' '.join(str(error).split())}") from None
     names = {".".join(filter(None, (node.domain, node.op_type))) for node in model.graph.node}
-    if others := names - OPERATORS:
+    if others := names - allowed:
         raise NetError(f"the graph has operators that may not run: {', '.join(sorted(others))}")
 
 

@@ -53,7 +53,7 @@ class Sidecar:
     """All that must be known of a network's file.
 
     `name`, `version`: of the network and of the vo_stream that wrote it. `core`: its recurrent
-    core. `precision`: fp32 or fp16. `max_pixels`, `multiple`: the size of images, as in
+    core. `precision`: fp32, fp16 or int8. `max_pixels`, `multiple`: the size of images, as in
     `NetSpec`. `size`: (width, height) where the graph takes only one, else None. `rate_hz`: lowest
     and highest frame rate that it was trained on; None where the weights do not tell. `states`:
     the parts of the state in the graph's order. `sha256`: of the files beside this one, by suffix.
