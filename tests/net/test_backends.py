@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -214,3 +215,23 @@ def test_the_input_size_follows_the_cameras(
 ) -> None:
     spec = NetSpec("any", metric=False, max_pixels=640 * 480, multiple=multiple)
     assert spec.input_size(camera) == expected
+
+
+@pytest.mark.parametrize("content", [None, b"not a network"])
+def test_auto_never_replaces_a_network_that_was_named(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "mine.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(NetError, match=r"mine\.(onnx|json): "):
+        open_backend(Config(net=NetConfig(model_file=str(path))))
+
+
+def test_auto_takes_a_backend_without_a_network_only_where_none_was_named(
+    network_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, {"broken": broken, "geometric": lambda _: StubNet("geometric")})
+    assert open_backend(AUTO).spec.name == "geometric"
+    with pytest.raises(NetError, match="no motion backend runs here"):
+        open_backend(Config(net=NetConfig(model_file=str(network_file))))

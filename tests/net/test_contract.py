@@ -17,14 +17,15 @@ from vo_stream.net.learned_net import Answer, Floats, LearnedNet
 from vo_stream.net.onnx_net import open_graph
 from vo_stream.net.packed import MOTION
 from vo_stream.net.proof import DT_S, TOLERANCE, Arrays, carried, start_of
-from vo_stream.net.sidecar import read_sidecar
+from vo_stream.net.sidecar import RELEASED_INT8, read_sidecar
 from vo_stream.net.stepnet import NetState, StepNet
 from vo_stream.values import Motion
 
 RAYS = pixel_rays()
 
 ON_DOUBLES = "tensorrt on doubles of a GPU and its libraries"
-EVERYWHERE = ("torch", "onnxruntime", "geometric", ON_DOUBLES)
+IN_INT8 = "onnxruntime with convolutions of 8 bits"
+EVERYWHERE = ("torch", "onnxruntime", "geometric", ON_DOUBLES, IN_INT8)
 """What must run on any machine; others are skipped where they cannot."""
 SHORT, LONG = 200, 2000
 """Frames after which memory no longer grows."""
@@ -33,20 +34,23 @@ MAX_GROWTH = 4e6
 """Bytes, over all those frames: less than two images each."""
 
 
-@pytest.fixture(scope="module", params=[*BACKENDS, ON_DOUBLES])
+@pytest.fixture(scope="module", params=[*BACKENDS, ON_DOUBLES, IN_INT8])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def net(
-    name: str, network_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[StepNet]:
-    backend, _, doubled = name.partition(" ")
+def model_file(name: str, network_file: Path) -> Path:
+    return RELEASED_INT8 if name == IN_INT8 else network_file
+
+
+@pytest.fixture(scope="module")
+def net(name: str, model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StepNet]:
+    backend = name.partition(" ")[0]
     folder = tmp_path_factory.mktemp("engines")
-    settings = {"backend": backend, "model_file": str(network_file), "threads": 1}
+    settings = {"backend": backend, "model_file": str(model_file), "threads": 1}
     config = Config().replaced({"net": settings | {"engine_folder": str(folder)}})
-    if doubled:
+    if name == ON_DOUBLES:
         with in_place_of_a_gpu(folder):
             net = BACKENDS[backend](config)
             yield net
@@ -123,10 +127,10 @@ def test_a_stream_starts_the_same_each_time(net: StepNet) -> None:
     assert [numbers(m) for m in once[1:]] == [numbers(m) for m in again[1:]]
 
 
-def test_a_stream_is_that_of_the_reference(net: StepNet, name: str, network_file: Path) -> None:
+def test_a_stream_is_that_of_the_reference(net: StepNet, name: str, model_file: Path) -> None:
     if name == "geometric":
         pytest.skip("it does not run the network")
-    reference = ReferenceNet(network_file)
+    reference = ReferenceNet(model_file)
     images = stream(60)
     found, expected = (run(which, images)[0][1:] for which in (net, reference))
     errors = []

@@ -6,10 +6,12 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 from vo_stream.config import Config, NetConfig
 from vo_stream.errors import NetError
 from vo_stream.net.cuda import cuda_devices
+from vo_stream.net.sidecar import read_sidecar
 from vo_stream.net.stepnet import StepNet
 
 logger = logging.getLogger(__name__)
@@ -60,18 +62,23 @@ cannot run here; it imports what it needs itself."""
 def open_backend(config: Config) -> StepNet:
     """Open the backend that net.backend names; `auto` takes the first that runs and logs why.
 
-    Raises NetError: a named backend that cannot run is never replaced by another.
+    Raises NetError: a named backend that cannot run is never replaced by another, nor a named
+    network's file by a backend that needs none.
     """
     name = config.net.backend
     if name != "auto":
         return BACKENDS[name](config)
-    for name, opener in BACKENDS.items():
+    openers = dict(BACKENDS)
+    if config.net.model_file:
+        read_sidecar(Path(config.net.model_file))
+        del openers["geometric"]
+    for name, opener in openers.items():
         try:
             net = opener(config)
         except NetError as error:
             logger.info("backend %s cannot run here: %s", name, error)
             continue
-        logger.info("backend %s: the first of %s that runs here", name, ", ".join(BACKENDS))
+        logger.info("backend %s: the first of %s that runs here", name, ", ".join(openers))
         return net
     raise NetError("no motion backend runs here; see vo-stream doctor")
 

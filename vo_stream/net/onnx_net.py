@@ -23,6 +23,7 @@ from vo_stream.net.sidecar import (
     OUTPUTS,
     PREVIOUS,
     RELEASED,
+    RELEASED_INT8,
     Sidecar,
     read_sidecar,
 )
@@ -87,7 +88,8 @@ class OnnxNet(LearnedNet[Slot[OnnxBuffers]]):
     """
 
     def __init__(self, config: NetConfig) -> None:
-        path = Path(config.model_file) if config.model_file else RELEASED
+        released = RELEASED_INT8 if config.precision == "int8" else RELEASED
+        path = Path(config.model_file) if config.model_file else released
         self._sidecar = read_sidecar(path)
         super().__init__(self._sidecar.spec(NAME))
         self._session: InferenceSession | None = open_session(path, config)

@@ -23,6 +23,9 @@ SCHEMA = 1
 RELEASED = Path(__file__).parent.parent / "weights" / "odometry.onnx"
 """The network that comes with the package."""
 
+RELEASED_INT8 = RELEASED.with_name("odometry_int8.onnx")
+"""The same with convolutions of 8 bits, for the CPU."""
+
 PREVIOUS, NEXT = "prev_", "next_"
 """A part of the state called x is the graph's input prev_x and its output next_x."""
 

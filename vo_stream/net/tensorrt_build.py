@@ -86,6 +86,8 @@ def build_engine(
         raise NetError(f"{model_file}: {library} cannot build an engine{log.told()}")
     if timing_file is not None:
         keep_timings(config, timing_file)
+    if on_progress is not None:
+        on_progress("built", 1.0)
     return bytes(serialized)
 
 
