@@ -35,6 +35,7 @@ FOREIGN = {
     "ROS": "--ros-args --params-file --show-args",
     "colcon": "--packages-select --verbose",
     "rosdep": "--from-paths --ignore-src",
+    "pip and venv": "--extra-index-url --system-site-packages",
     "static_transform_publisher": "--x --z --roll --yaw --frame-id --child-frame-id",
 }
 """Flags of other people's commands."""

@@ -53,9 +53,9 @@ VIEWS = {"Constant", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"}
 """Operators that need not touch the numbers."""
 
 PER_OUTPUT = {
-    "Abs", "Add", "Clip", "Cos", "DequantizeLinear", "Div", "Exp", "Log", "Max", "Min", "Mul",
-    "Neg", "Pow", "QuantizeLinear", "Reciprocal", "Relu", "Sigmoid", "Sin", "Softplus", "Sqrt",
-    "Sub", "Tanh",
+    "Abs", "Add", "Clip", "Cos", "DequantizeLinear", "Div", "Exp", "Floor", "Log", "Max", "Min",
+    "Mul", "Neg", "Pow", "QuantizeLinear", "Reciprocal", "Relu", "Sigmoid", "Sin", "Softplus",
+    "Sqrt", "Sub", "Tanh",
 }  # fmt: skip
 """Operators that take one operation for each number that comes out."""
 

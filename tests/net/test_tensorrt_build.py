@@ -103,12 +103,16 @@ def test_the_parser_reads_the_network_with_fixed_shapes(
 def test_convolutions_have_the_precision_of_the_file(
     network_file: Path, half_network_file: Path
 ) -> None:
-    for path, precision in ((network_file, "FLOAT"), (half_network_file, "HALF")):
+    """But for the image's local mean, which is taken in single precision always."""
+    shares = []
+    for path in (network_file, half_network_file):
         source = read_network(LIBRARY, path, read_sidecar(path), SIZES[0])
         layers = map(source.network.get_layer, range(source.network.num_layers))
-        kinds = {layer.get_output(0).dtype for layer in layers
-                 if layer.type == rtx.LayerType.CONVOLUTION}  # fmt: skip
-        assert kinds == {getattr(rtx.DataType, precision)}
+        convolutions = [c for c in layers if c.type == rtx.LayerType.CONVOLUTION]
+        halves = [c for c in convolutions if c.get_output(0).dtype == rtx.DataType.HALF]
+        shares.append(len(halves) / len(convolutions))
+    assert shares[0] == 0.0
+    assert 0.8 < shares[1] <= 1.0
 
 
 @pytest.mark.timeout(1200)

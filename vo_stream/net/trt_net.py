@@ -60,6 +60,8 @@ class TrtNet(LearnedNet[Memory]):
     def __init__(self, config: NetConfig) -> None:
         self._model_file = Path(config.model_file) if config.model_file else RELEASED
         self._sidecar = read_sidecar(self._model_file)
+        if self._sidecar.precision == "int8":
+            raise NetError(f"{self._model_file}: int8 is for the CPU, TensorRT takes fp32 or fp16")
         super().__init__(self._sidecar.spec(NAME))
         self._folder = Path(config.engine_folder) if config.engine_folder else None
         ahead = camera_size(config.engine_size) if config.engine_size else self._sidecar.size
