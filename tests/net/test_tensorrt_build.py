@@ -35,6 +35,9 @@ rtx = pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
 LIBRARY = Library(rtx, "tensorrt_rtx", rtx.__version__)
 SIZES = [(640, 192), (384, 288)]
 
+pytestmark = pytest.mark.timeout(1200)
+"""Seconds: to export and to build takes minutes where other tests share the cores."""
+
 
 @pytest.fixture(scope="session")
 def half_network_file(network_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -103,7 +106,7 @@ def test_the_parser_reads_the_network_with_fixed_shapes(
 def test_convolutions_have_the_precision_of_the_file(
     network_file: Path, half_network_file: Path
 ) -> None:
-    """But for the image's local mean, which is taken in single precision always."""
+    """But for those that sum over the windows of the alignment: that is geometry."""
     shares = []
     for path in (network_file, half_network_file):
         source = read_network(LIBRARY, path, read_sidecar(path), SIZES[0])
@@ -115,7 +118,6 @@ def test_convolutions_have_the_precision_of_the_file(
     assert 0.8 < shares[1] <= 1.0
 
 
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("size", SIZES)
 def test_an_engine_of_the_network_is_built(
     released: Path, size: tuple[int, int], caplog: pytest.LogCaptureFixture
