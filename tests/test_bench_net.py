@@ -14,8 +14,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from vo_stream.errors import NetError
 from vo_stream.net.cuda import cuda_devices
-from vo_stream.net.sidecar import RELEASED, read_sidecar
+from vo_stream.net.sidecar import RELEASED, RELEASED_INT8, read_sidecar
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 sys.path.append(str(TOOLS))
@@ -111,10 +112,10 @@ def test_sizes_that_follow_from_sizes_cost_nothing() -> None:
 
 def test_an_operator_without_a_rule_is_no_free_one() -> None:
     node = helper.make_node("Einsum", ["a"], ["y"], equation="ij->ji")
-    with pytest.raises(ValueError, match="no rule for the operator Einsum"):
+    with pytest.raises(NetError, match="no rule for the operator Einsum"):
         graph_cost.cost_of(graph([node], {"a": (2, 3)}, ["y"]))
     node = helper.make_node("GridSample", ["a", "g"], ["y"], mode="cubic")
-    with pytest.raises(ValueError, match="no rule for GridSample with mode cubic"):
+    with pytest.raises(NetError, match="no rule for GridSample with mode cubic"):
         graph_cost.cost_of(graph([node], {"a": (1, 3, 9, 9), "g": (1, 4, 5, 2)}, ["y"]))
 
 
@@ -129,6 +130,20 @@ def test_the_released_network_costs_by_the_pixel() -> None:
     assert large.node_bytes > large.io_bytes > 0
 
 
+def test_the_graph_is_counted_at_the_size_that_the_network_is_fed() -> None:
+    done = tool(str(RELEASED_INT8), "--size", "1241x376", "--json", name="graph_cost.py")
+    assert done.returncode == 0, done.stderr
+    fed = graph_cost.fixed(RELEASED_INT8, read_sidecar(RELEASED_INT8), (640, 192))
+    assert json.loads(done.stdout) == vars(graph_cost.cost_of(fed))
+
+
+def test_the_peak_of_floats_is_not_called_a_limit_of_integers() -> None:
+    done = tool("--nets", "onnxruntime", "--model", str(RELEASED_INT8), "--frames", "1",
+                "--rounds", "1", "--size", "150x90", "--threads", "1")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "fp32 is no limit of int8, whose peak is unknown" in done.stdout
+
+
 def test_backends_stand_beside_the_roofline() -> None:
     done = tool("--nets", "onnxruntime", "geometric", "--frames", "3", "--rounds", "1", "--json",
                 *SMALL)  # fmt: skip
@@ -140,7 +155,7 @@ def test_backends_stand_beside_the_roofline() -> None:
     (row,) = result["roofline"]
     peak = result["peaks"]["cpu"]
     cost = result["cost"]
-    assert row["name"] == "onnxruntime"
+    assert (row["name"], row["arithmetic"]) == ("onnxruntime", "fp32")
     assert row["step_ms"] == result["backends"][0]["warm"]["step_ms"]["p50"]
     arithmetic = cost["operations"] / peak["operations_per_s"]["fp32"]
     moving = (cost["weight_bytes"] + cost["io_bytes"]) / peak["bytes_per_s"]
@@ -205,6 +220,8 @@ def test_what_is_not_there_is_said_in_one_line() -> None:
     assert "invalid choice: 'nobody'" in tool("--nets", "nobody").stderr
     assert tool("--nets", "geometric", "--size", "wide").stderr.startswith("size wide: not WIDTH")
     assert "--threads must be positive" in tool("--threads", "0").stderr
+    assert "--steps must be 2 at least" in tool("--steps", "1").stderr
+    assert "must not be negative" in tool("--threads", "-1", name="device_peak.py").stderr
     missing = tool("--model", "/nowhere/x.onnx")
     assert (missing.returncode, len(missing.stderr.splitlines())) == (2, 1)
 

@@ -70,7 +70,7 @@ def contenders(names: Sequence[str], config: Config, threads: int) -> list[Conte
     """Return what is compared; raises NetError for a GPU's where there is none."""
     environment = dict.fromkeys(THREADS, str(threads))
     found = []
-    for name in names:
+    for name in dict.fromkeys(names):
         if DEVICES[name] == CUDA and cuda_devices() == 0:
             raise NetError(f"{name}: there is no NVIDIA GPU")
         backend = config.replaced({"net.backend": name.partition("-")[0], "net.threads": threads})
@@ -111,8 +111,9 @@ def roofline(rows: Sequence[Row], cost: Cost, precision: str, peaks: dict[str, R
     """Return for each backend that runs the network how near its median step is to the limits.
 
     `limit_ms`: the longer of all arithmetic at the device's peak and of moving weights, inputs,
-    outputs and state once. `unfused_limit_ms`: the same if every node of the graph reads from
-    memory and writes to it.
+    outputs and state once. `arithmetic`: the precision of that peak; fp32 where none of the
+    network's own was measured, which integers may surpass. `unfused_limit_ms`: the same if every
+    node of the graph reads from memory and writes to it.
     """
     found = []
     for row in rows:
@@ -120,7 +121,8 @@ def roofline(rows: Sequence[Row], cost: Cost, precision: str, peaks: dict[str, R
             continue
         device = DEVICES.get(row["name"], CUDA)
         reached = peaks[device]["operations_per_s"]
-        arithmetic = cost.operations / reached.get(precision, reached["fp32"])
+        known = precision if precision in reached else "fp32"
+        arithmetic = cost.operations / reached[known]
         once, each = (
             1e3 * max(arithmetic, moved / peaks[device]["bytes_per_s"])
             for moved in (cost.weight_bytes + cost.io_bytes, cost.node_bytes)
@@ -130,6 +132,7 @@ def roofline(rows: Sequence[Row], cost: Cost, precision: str, peaks: dict[str, R
             {
                 "name": row["name"],
                 "device": device,
+                "arithmetic": known,
                 "step_ms": step_ms,
                 "operations_per_s": 1e3 * cost.operations / step_ms,
                 "limit_ms": once,
@@ -158,10 +161,24 @@ def roofline_text(result: Row) -> str:
             f"{device} at its best: {reached}; copy {1e-9 * peak['bytes_per_s']:.1f} GB/s "
             f"(torch {peak['torch']}, {peak['threads']} threads)"
         )
-    rows = [["", "step ms", "GFLOP/s", "limit ms", "step / limit", "unfused ms", "step / unfused"]]
+    if not result["roofline"]:
+        return "\n".join([*lines, "none of these runs the network"])
+    rows = [
+        [
+            "",
+            "limit of",
+            "step ms",
+            "GFLOP/s",
+            "limit ms",
+            "step / limit",
+            "unfused ms",
+            "step / unfused",
+        ]
+    ]
     rows += [
         [
             row["name"],
+            row["arithmetic"],
             f"{row['step_ms']:.3f}",
             f"{1e-9 * row['operations_per_s']:.1f}",
             f"{row['limit_ms']:.3f}",
@@ -171,7 +188,11 @@ def roofline_text(result: Row) -> str:
         ]
         for row in result["roofline"]
     ]
-    return "\n".join([*lines, "", *table(rows, left=1)])
+    others = {row["arithmetic"] for row in result["roofline"]} - {result["precision"]}
+    told = [
+        f"{known} is no limit of {result['precision']}, whose peak is unknown" for known in others
+    ]
+    return "\n".join([*lines, "", *table(rows, left=2), *told])
 
 
 def say(what: str) -> None:
@@ -195,13 +216,14 @@ def run(args: argparse.Namespace) -> tuple[Row, str]:
             compared, reference, clip, args.steps, few, sidecar.precision, NO_NETWORK, say
         )
         return result, long_text(result)
+    cost = cost_of(fixed(args.model, sidecar, size))  # before it takes minutes
     peaks = Peaks(sorted({DEVICES[contender.name] for contender in compared}), args.threads)
     result = measure(
         compared, clip, args.frames, args.rate, args.rounds, say=say, beside=peaks.measure
     )
-    cost = cost_of(fixed(args.model, sidecar, size))
     result |= {
         "threads": args.threads,
+        "precision": sidecar.precision,
         "cost": vars(cost),
         "peaks": peaks.found,
         "roofline": roofline(result["backends"], cost, sidecar.precision, peaks.found),
@@ -229,6 +251,8 @@ def main() -> int:
         value = getattr(args, name)
         if value is not None and not value > 0:
             parser.error(f"--{name.replace('_', '-')} must be positive")
+    if args.steps == 1:
+        parser.error("--steps must be 2 at least: the first frame has no motion")
     try:
         result, text = run(args)
     except VoStreamError as error:

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from vo_stream.config import Config, NetConfig
+from vo_stream.config import Config
 from vo_stream.errors import NetError, VoStreamError
 from vo_stream.net.learned_net import Answer, Floats, Image, LearnedNet
 from vo_stream.net.onnx_net import OnnxNet
@@ -112,7 +112,8 @@ class OpenVinoNet(LearnedNet[Arrays]):
 
 
 def _onnxruntime(path: Path, threads: int) -> StepNet:
-    return OnnxNet(NetConfig(model_file=str(path), threads=threads))
+    settings = {"net.model_file": str(path), "net.threads": threads}
+    return OnnxNet(Config().replaced(settings, "command line").net)
 
 
 RUNTIMES: Mapping[str, Callable[[Path, int], StepNet]] = {
@@ -148,18 +149,18 @@ def compared(folder: Path, nets: Mapping[str, StepNet], frames: int | None) -> l
     Raises VoStreamError where the recording cannot be read or has no ground truth.
     """
     config = Config()
-    source = open_source(folder)
     runners = [Runner(n, Odometer(net, config.track, config.scale)) for n, net in nets.items()]
     turns = deque(runners)
-    with prefetch(islice(source.frames(), frames)) as shown:
-        for index, frame in enumerate(shown):
-            for runner in turns:
-                runner.estimates.append(runner.odometer.step(frame))
-                if index >= WARM_UP:
-                    runner.ms.append(runner.odometer.times.net)
-            turns.rotate(1)
-    if source.groundtruth is None:
-        raise VoStreamError(f"{folder}: has no ground truth to compare with")
+    with open_source(folder) as source:
+        if source.groundtruth is None:
+            raise VoStreamError(f"{folder}: has no ground truth to compare with")
+        with prefetch(islice(source.frames(), frames)) as shown:
+            for index, frame in enumerate(shown):
+                for runner in turns:
+                    runner.estimates.append(runner.odometer.step(frame))
+                    if index >= WARM_UP:
+                        runner.ms.append(runner.odometer.times.net)
+                turns.rotate(1)
     if not runners[0].ms:
         raise VoStreamError(f"{folder}: has no more than the {WARM_UP} frames that are not timed")
     reference, _ = trajectory_of(runners[0].estimates)
@@ -212,8 +213,14 @@ def main() -> int:
     parser.add_argument("--frames", type=int, help="of each recording, at most")
     parser.add_argument("--json", action="store_true", help="print JSON, nothing else")
     args = parser.parse_args()
+    texts = args.net or [str(RELEASED)]
+    if len(set(texts)) < len(texts):
+        parser.error("--net: the same one twice")
+    if args.frames is not None and args.frames <= WARM_UP:
+        parser.error(f"--frames must be more than the {WARM_UP} that are not timed")
+    if args.threads < 0:
+        parser.error("--threads must not be negative")
     try:
-        texts = args.net or [str(RELEASED)]
         nets = {text: opened(text, args.threads) for text in texts}
         rows = [row for path in args.recordings for row in compared(path, nets, args.frames)]
     except VoStreamError as error:

@@ -65,6 +65,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: as torch likes")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
+    if args.threads < 0:
+        parser.error("--threads must not be negative")
     if args.device == "cuda" and not torch.cuda.is_available():
         print("torch sees no GPU", file=sys.stderr)
         return 2

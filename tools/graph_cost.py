@@ -25,7 +25,7 @@ import onnx_ir
 from onnx import shape_inference
 from onnxscript.optimizer import fold_constants
 
-from vo_stream.errors import VoStreamError
+from vo_stream.errors import NetError, VoStreamError
 from vo_stream.net.learned_net import CELL
 from vo_stream.net.sidecar import INPUTS, PREVIOUS, RELEASED, Sidecar, read_sidecar
 from vo_stream.replay.bench_clip import size_of
@@ -87,7 +87,7 @@ class Cost:
 def cost_of(model: onnx.ModelProto) -> Cost:
     """Count a graph whose inputs have fixed shapes.
 
-    Raises ValueError for an operator without a rule, or a shape that stays unknown.
+    Raises NetError for an operator without a rule, or a shape that stays unknown.
     """
     graph = _folded(model).graph
     values = [*graph.input, *graph.value_info, *graph.output]
@@ -107,11 +107,11 @@ def cost_of(model: onnx.ModelProto) -> Cost:
     for node in graph.node:
         rule = RULES.get(node.op_type)
         if rule is None or node.domain not in ("", "ai.onnx"):
-            raise ValueError(f"no rule for the operator {node.domain}{node.op_type}")
+            raise NetError(f"no rule for the operator {node.domain}{node.op_type}")
         touched = [name for name in (*node.input, *node.output) if name]
         unknown = [name for name in touched if name not in shapes or -1 in shapes[name]]
         if unknown:
-            raise ValueError(f"{node.op_type} {node.name}: the shape of {unknown[0]} is unknown")
+            raise NetError(f"{node.op_type} {node.name}: the shape of {unknown[0]} is unknown")
         if kinds[node.output[0]] in FLOATS:
             inputs = [shapes[name] if name else () for name in node.input]
             by_operator[node.op_type] += rule(node, inputs, [shapes[n] for n in node.output if n])
@@ -195,7 +195,7 @@ def _interpolated(node: onnx.NodeProto, inputs: Shapes, outputs: Shapes) -> int:
     if mode == b"nearest":
         return 0
     if mode not in (b"linear", b"bilinear"):
-        raise ValueError(f"no rule for {node.op_type} with mode {mode.decode()}")
+        raise NetError(f"no rule for {node.op_type} with mode {mode.decode()}")
     return BILINEAR * math.prod(outputs[0])
 
 
@@ -224,8 +224,8 @@ RULES: dict[str, Rule] = {
 
 
 def fixed(model_file: Path, sidecar: Sidecar, size: tuple[int, int]) -> onnx.ModelProto:
-    """Return a network's graph for images of one (width, height)."""
-    width, height = size
+    """Return a network's graph for a camera whose images have one (width, height)."""
+    width, height = size = sidecar.spec("").input_size(size)
     shapes: dict[str, Shape] = dict(
         zip(
             INPUTS,
@@ -246,7 +246,7 @@ def main() -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(description="Arithmetic and traffic of one step.")
     parser.add_argument("model", nargs="?", type=Path, default=RELEASED, help="ONNX file")
-    parser.add_argument("--size", default="640x192", help="of the images, in pixels")
+    parser.add_argument("--size", default="640x192", help="of the camera's images, in pixels")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     try:

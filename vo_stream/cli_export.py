@@ -60,13 +60,14 @@ def export(
     if not engine:
         click.echo(_exported(net, size, precision, clips, out))
         return
-    if precision == "int8":
-        raise VoStreamError("int8 is for the CPU: TensorRT takes fp32 or fp16")
     from vo_stream.net.build_ahead import build_ahead
-    from vo_stream.net.sidecar import RELEASED
+    from vo_stream.net.sidecar import RELEASED, read_sidecar
 
     given = net or RELEASED
-    if (net is None and precision == "fp16") or given.suffix != ".onnx":
+    is_onnx = given.suffix == ".onnx"
+    if precision == "int8" or (is_onnx and read_sidecar(given).precision == "int8"):
+        raise VoStreamError("int8 is for the CPU: TensorRT takes fp32 or fp16")
+    if (net is None and precision == "fp16") or not is_onnx:
         given, precision = _exported(net, None, precision, None, out), None
     with click.progressbar(
         length=1000, label="engine", file=sys.stderr, show_eta=False, item_show_func=_phase

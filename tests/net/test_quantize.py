@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -228,9 +229,56 @@ def test_each_size_of_clips_counts_alike(tmp_path: Path) -> None:
     assert widths == {64: quantize.CLIPS_OF_A_SIZE, 32: 1}
 
 
+def archive(**changed: npt.NDArray[np.float64]) -> bytes:
+    arrays = {
+        "images": np.zeros((1, 2, 32, 64)),
+        "stamps": np.array([[0.0, 0.1]]),
+        "intrinsics": np.ones((1, 4)),
+    }
+    file = BytesIO()
+    np.savez(file, **{**arrays, **changed})  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def single() -> bytes:
+    file = BytesIO()
+    np.save(file, np.zeros(3))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK\x03\x04 and no more",
+        archive()[:-10],
+        archive().replace(b"\0" * 64, b"\1" * 64),
+        single(),
+        archive(images=np.zeros((32, 64))),
+        archive(images=np.zeros((1, 0, 32, 64)), stamps=np.zeros((1, 0))),
+        archive(stamps=np.zeros((1, 3))),
+        archive(intrinsics=np.zeros(4)),
+    ],
+    ids=["empty", "zip", "cut", "changed", "npy", "one image", "none", "stamps", "intrinsics"],
+)
+def test_a_damaged_clip_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "64x32_0000000001.npz").write_bytes(content)
+    with pytest.raises(NetError, match="not a rendered clip") as refused:
+        [list(stream) for stream in clip_streams(tmp_path)]
+    assert "\n" not in str(refused.value)
+
+
+def test_a_clip_of_a_size_that_the_graph_does_not_take_is_refused(tmp_path: Path) -> None:
+    path = small_graph(tmp_path)
+    frames = footage(2)
+    frames[1]["image"] = frames[1]["image"][:, :, 1:]
+    with pytest.raises(NetError, match="cannot be run"):
+        quantized(path, STATES, [frames])
+
+
 def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NetError, match="no rendered clips"):
-        list(clip_streams(tmp_path))
+        clip_streams(tmp_path)
     (tmp_path / "64x32_0000000001.npz").write_bytes(b"no archive")
     with pytest.raises(NetError, match="not a rendered clip"):
         [list(stream) for stream in clip_streams(tmp_path)]

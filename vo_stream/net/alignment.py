@@ -81,15 +81,16 @@ def _gathered(features: Tensor, grid: Tensor) -> Tensor:
     last = size - 1.0
     place = torch.minimum((0.5 * (grid + 1.0) * size - 0.5).clamp(min=0.0), last).flatten(2)
     low = torch.minimum(place.floor(), last.flatten(1)[None] - 1.0)  # the pixels after it exist
-    across, down = (place - low).split(1, dim=1)
+    across, down = torch.split(place - low, 1, dim=1)
     index = (low[:, 1] * (width - 1) + low[:, 0]).int()
     index = index.clamp(0, (height - 1) * (width - 1) - 1).flatten()  # NaN becomes some index too
     rows = torch.cat([features[:, :, :-1], features[:, :, 1:] - features[:, :, :-1]], dim=1)
     table = torch.cat([rows[..., :-1], rows[..., 1:] - rows[..., :-1]], dim=1)
     found = table.flatten(2).flatten(0, 1).t().index_select(0, index).t()[None]  # (1, 4 c, n)
-    base, slope = found.split(2 * channels, dim=1)
-    value, rise = (base + across * slope).split(channels, dim=1)
-    return (value + down * rise).reshape(1, channels, *grid.shape[-2:])
+    base, slope = torch.split(found, 2 * channels, dim=1)
+    value, rise = torch.split(base + across * slope, channels, dim=1)
+    found = value + down * rise
+    return found.reshape(1, channels, *grid.shape[-2:])
 
 
 def inside(grid: Tensor) -> Tensor:
@@ -150,7 +151,7 @@ class Alignment(nn.Module):
             sums = (gradient * error[:, None]).sum(2) - (_square(seen) * fine[:, None]).sum(2)
             energy = error.square().mean(1, keepdim=True)
             pooled = self.pool(torch.cat([seen, sums, energy, visible], dim=1))
-            normal, right, energy, visible = pooled.split([3, 2, 1, 1], dim=1)
+            normal, right, energy, visible = torch.split(pooled, [3, 2, 1, 1], dim=1)
             moments = functional.conv2d(
                 seen, self.offsets, stride=CELL // self.stride, padding=self.margin, groups=3
             )
@@ -161,9 +162,9 @@ class Alignment(nn.Module):
             terms = torch.cat([flow, slope[:, 0::2], slope[:, 1::2]], dim=1)
             rows = linear.index_select(1, self.rows).reshape(-1, 2, *terms.shape[1:])
             right = right + (rows * terms[:, None]).sum(2)
-            a, b, d = normal.split(1, dim=1)
+            a, b, d = torch.split(normal, 1, dim=1)
             a, d = a + damping, d + damping
-            x, y = right.split(1, dim=1)
+            x, y = torch.split(right, 1, dim=1)
             step = torch.cat([b * y - d * x, b * x - a * y], dim=1) / (a * d - b * b)
             length = step.square().sum(1, keepdim=True)
             flow = flow + step * (1.0 + length / MAX_STEP**2).rsqrt()

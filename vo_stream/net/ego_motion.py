@@ -166,7 +166,7 @@ def _known(views: TwoView) -> _Known:
     turn = torch.full_like(square, 1.0 / ROTATION_PRIOR_STD_RAD**2)
     prior = torch.cat([square, square, square, turn, turn, turn], dim=1)
     # The transpose of the factor of [[xx, xy], [xy, yy]] = L L^T.
-    xx, xy, yy = views.information.split(1, dim=1)
+    xx, xy, yy = torch.split(views.information, 1, dim=1)
     first = (xx + 1e-9).sqrt()
     below = xy / first
     second = ((yy - below * below).clamp(min=0.0) + 1e-9).sqrt()
@@ -261,7 +261,8 @@ def _linearise(views: TwoView, known: _Known, motion: _Solution, robust_square: 
     rows = torch.cat([scaled[:, :1] + known.mixing * rows[:, 1:2], scaled[:, 1:]], dim=1)
     jacobian, of_depth, residual = rows[:, :, :6], rows[:, :, 6:7], rows[:, :, 7:]
 
-    coupling, depth_square, depth_vector = (rows * of_depth).sum(1).split([6, 1, 1], dim=1)
+    coupled = torch.split((rows * of_depth).sum(1), [6, 1, 1], dim=1)
+    coupling, depth_square, depth_vector = coupled
     from_prior = views.log_depth - log_depth
     held = views.log_depth_information + 1e-6
     depth_information = depth_square + held

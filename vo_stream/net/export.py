@@ -114,14 +114,14 @@ def export_network(
     source = weights or RELEASED.with_suffix(".safetensors")
     network, about = load_network(source)
     fixed = parsed_size(size, network.multiple) if size else None
+    streams = quantize.clip_streams(clips) if precision == "int8" and clips is not None else None
     folded = folded_for(network, precision)
     stem = source.stem + ("" if precision == "fp32" else f"_{precision}")
     stem += f"_{size}" if size else ""
     with _folder_beside(out) as folder:
         model_file = folder / f"{stem}.onnx"
         model_file.write_bytes(traced(folded, fixed))
-        if precision == "int8" and clips is not None:
-            streams = quantize.clip_streams(clips)
+        if streams is not None:
             model_file.write_bytes(quantize.quantized(model_file, state_parts(network), streams))
         weights_file = model_file.with_suffix(".safetensors")
         shutil.copyfile(source, weights_file)

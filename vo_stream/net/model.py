@@ -270,7 +270,7 @@ class OdometryNet(nn.Module):
     ) -> Tensor:
         """Return the information (batch, 3, h, w) of the flow, 1/px^2: what the alignment says,
         times what the network makes of it."""
-        xx, xy, yy = aligned.information.split(1, dim=1)
+        xx, xy, yy = torch.split(aligned.information, 1, dim=1)
         trace = xx + yy + 1e-3
         weakest = (xx * yy - xy * xy).clamp(min=0.0) / trace + 1e-3
         nudge = (aligned.flow - flows[2]).square().sum(1, keepdim=True) + 1e-2

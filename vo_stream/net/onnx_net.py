@@ -160,12 +160,18 @@ def open_session(path: Path, config: NetConfig) -> InferenceSession:
 
 
 def open_graph(path: Path) -> Callable[[dict[str, Floats]], dict[str, Floats]]:
-    """Return an ONNX file as a function of arrays by name, without buffers of its own."""
+    """Return an ONNX file as a function of arrays by name, without buffers of its own.
+
+    Both raise NetError: where it cannot be loaded, and where it cannot be run on what it is given.
+    """
     session = open_session(path, NetConfig())
     names = [value.name for value in session.get_outputs()]
 
     def run(inputs: dict[str, Floats]) -> dict[str, Floats]:
-        return dict(zip(names, session.run(names, inputs), strict=True))
+        try:
+            return dict(zip(names, session.run(names, inputs), strict=True))
+        except _runtime_errors() as error:
+            raise NetError(f"{path.name}: cannot be run: {_one_line(error)}") from None
 
     return run
 

@@ -12,6 +12,8 @@ and DequantizeLinear (QDQ), which ONNX Runtime and OpenVINO fuse into integer co
 from __future__ import annotations
 
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +55,8 @@ EVERY = 3
 LEAST_SCALE = 1e-12
 """Of a channel whose weights are all zero, or a tensor that is."""
 
-Values = npt.NDArray[np.float32]
+DAMAGED = (OSError, EOFError, ValueError, TypeError, LookupError, zipfile.BadZipFile, zlib.error)
+"""What a file that is no archive of arrays, or not of these arrays, leads to."""
 
 
 @dataclass(frozen=True)
@@ -85,29 +88,33 @@ def quantized(
 
 
 def clip_streams(folder: Path) -> Iterator[Iterator[Arrays]]:
-    """Yield streams of rendered clips, as training leaves them in its folder `worlds`: files
+    """Return streams of rendered clips, as training leaves them in its folder `worlds`: files
     `<width>x<height>_<seed>.npz`, of each size the same number, evenly chosen.
 
-    Raises NetError where there are none, or one cannot be read.
+    Raises NetError where there are none, at once, or one cannot be read, when it is its turn.
     """
     by_size: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*x*_*.npz")):
         by_size.setdefault(path.name.partition("_")[0], []).append(path)
     if not by_size:
         raise NetError(f"{folder}: has no rendered clips (<width>x<height>_<seed>.npz)")
-    for paths in by_size.values():
-        count = min(CLIPS_OF_A_SIZE, len(paths))
-        for index in range(count):
-            yield _frames_of(paths[index * len(paths) // count])
+    return (
+        _frames_of(paths[index * len(paths) // count])
+        for paths in by_size.values()
+        for count in [min(CLIPS_OF_A_SIZE, len(paths))]
+        for index in range(count)
+    )
 
 
 def _frames_of(path: Path) -> Iterator[Arrays]:
-    """Yield the frames of the first film in a file of clips."""
+    """Yield the frames of the first film in a file of clips; raises NetError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            images, stamps = file["images"][0], file["stamps"][0]
-            fx, fy, cx, cy = file["intrinsics"][0]
-    except (OSError, ValueError, LookupError) as error:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            images, stamps = np.uint8(file["images"][0]), np.float64(file["stamps"][0])
+            fx, fy, cx, cy = np.float64(file["intrinsics"][0])
+        if images.ndim != 3 or not len(images) == len(stamps) > 0:
+            raise ValueError(f"{images.shape} images at {stamps.shape} times")
+    except DAMAGED as error:
         raise NetError(f"{path}: not a rendered clip ({type(error).__name__})") from None
     rows, columns = (side // CELL for side in images.shape[1:])
     u, v = np.meshgrid(np.arange(columns), np.arange(rows))

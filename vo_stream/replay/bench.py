@@ -13,7 +13,6 @@ import platform
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,7 +27,7 @@ from vo_stream.config import Config
 from vo_stream.errors import NetError
 from vo_stream.net.backends import BACKENDS
 from vo_stream.net.cuda import first_gpu
-from vo_stream.replay.bench_clip import Clip, camera_of, clip_of
+from vo_stream.replay.bench_clip import Clip, camera_of, clip_of, saved
 from vo_stream.replay.bench_worker import PREPROCESSED, STEP, WHOLE, Row, spread
 from vo_stream.replay.sources import open_source
 from vo_stream.se3 import SE3
@@ -125,7 +124,7 @@ class Worker:
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        if not line:
+        if not line.endswith("\n"):  # nothing, or the part that it came to
             raise NetError(f"{self.name}: its process ended, {_ending(self._process.wait())}")
         answer: Row = json.loads(line)
         if "error" in answer:
@@ -135,9 +134,11 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         with self._process as process:
             assert process.stdin is not None
+            if error is not None:  # it may be at work for minutes, and nobody waits for the answer
+                process.kill()
             try:
                 process.stdin.close()
                 process.wait(END_S)
@@ -158,23 +159,22 @@ def opened(
     """Have each backend open in a process; yield those that run, by name, and the others.
 
     Each comes with what its worker answered to `open`; the others with name and reason. Raises
-    NetError where none runs: the reason of the only one, or of all.
+    NetError where none runs: the reason of the only one, or of all. Raises SourceError where the
+    frames cannot be written for the processes.
     """
     running: dict[str, tuple[Worker, Row]] = {}
     left_out: list[Row] = []
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vo_stream_bench_"))
-        file = Path(folder, "clip.npz")
-        clip.save(file)
-        for contender in contenders:
-            say(f"opening {contender.name}")
-            worker = stack.enter_context(Worker(contender))
-            try:
-                about = worker.ask("open", config=contender.config.as_dict(), clip=str(file))
-            except NetError as error:
-                left_out.append({"name": contender.name, "reason": str(error)})
-            else:
-                running[_named(contender, about)] = worker, about
+        with saved(clip) as file:  # until all have read it
+            for contender in contenders:
+                say(f"opening {contender.name}")
+                worker = stack.enter_context(Worker(contender))
+                try:
+                    about = worker.ask("open", config=contender.config.as_dict(), clip=str(file))
+                except NetError as error:
+                    left_out.append({"name": contender.name, "reason": str(error)})
+                else:
+                    running[_named(contender, about)] = worker, about
         if not running:
             only = len(left_out) == 1
             reasons = [f"{o['name']}: {o['reason']}" for o in left_out]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +70,19 @@ class Clip:
             return Clip(
                 about["name"], CameraModel(**about["camera"]), file["images"], file["stamps_ns"]
             )
+
+
+@contextmanager
+def saved(clip: Clip) -> Iterator[Path]:
+    """Give a temporary file of a clip; raises SourceError where it cannot be written."""
+    with tempfile.TemporaryDirectory(prefix="vo_stream_bench_") as folder:
+        file = Path(folder, "clip.npz")
+        try:
+            clip.save(file)
+        except OSError as error:
+            reason = (error.strerror or "cannot be written").lower()
+            raise SourceError(f"{file}: {reason}") from None
+        yield file
 
 
 def clip_of(frames: Iterable[Frame], name: str) -> Clip:

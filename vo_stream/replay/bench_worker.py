@@ -92,7 +92,7 @@ class Bench:
                 pause = start + i / rate_hz - time.perf_counter()
                 if pause > 0.0:
                     time.sleep(pause)
-                elif i > settle:
+                elif i >= max(settle, 1):
                     late += 1
             whole_ms, status = self._show()
             if i >= settle:
@@ -214,8 +214,11 @@ def serve(open_net: Callable[[Config], StepNet] = open_backend) -> None:
                 answer = commands[asked.pop("do")](**asked)
             except VoStreamError as error:
                 answer = {"error": str(error)}
-            answers.write(json.dumps(answer) + "\n")
-            answers.flush()
+            try:
+                answers.write(json.dumps(answer) + "\n")
+                answers.flush()
+            except BrokenPipeError:  # whoever asked is gone
+                os._exit(1)
 
 
 if __name__ == "__main__":
