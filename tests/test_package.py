@@ -71,6 +71,9 @@ NOT_FROM_PYPI = {"ament_index_python", "launch", "launch_ros", "ros2launch", "tf
 OF_TRAINING = {"onnx", "onnx_ir", "onnxscript", "safetensors", "tensorboardX", "torch"}
 """Modules of the extra `train`."""
 
+OF_NVIDIA = {"tensorrt", "tensorrt_rtx"}
+"""Modules that come from NVIDIA, or not at all."""
+
 BEYOND_IMPORTS = {"ros2launch"}
 """Packages of ROS that are needed and never imported: the command ros2 launch."""
 
@@ -163,7 +166,7 @@ def test_the_wheel_holds_the_package_and_no_more(tree: Path, tmp_path: Path) -> 
 def test_package_xml_names_the_packages_of_ros_that_are_imported() -> None:
     files = [*ROOT.glob("vo_stream/**/*.py"), *ROOT.glob("launch/*.py")]
     imported = {name for path in files for name in _imports(path.read_text(encoding="utf-8"))}
-    others = {*sys.stdlib_module_names, *LIBRARIES, *OF_TRAINING, "vo_stream"}
+    others = {*sys.stdlib_module_names, *LIBRARIES, *OF_TRAINING, *OF_NVIDIA, "vo_stream"}
     assert imported - others == ros_packages() - BEYOND_IMPORTS
 
 
