@@ -170,7 +170,7 @@ def test_net_and_topic_are_short_for_their_settings(room: Path, tmp_path: Path) 
         ("--track.max_gap_s", "soon", "track.max_gap_s: 'soon' is not a number from 0.05 to 60 s"),
         ("--track.max_gap_s", "nan", "track.max_gap_s: 'nan' is not a number from 0.05 to 60 s"),
         ("--geometric.seed", "1" + "0" * 400, "is not a whole number from 0 to"),
-        ("--net", "magic", "net.backend: 'magic' is not one of auto, torch, onnxruntime"),
+        ("--net", "magic", "net.backend: 'magic' is not one of auto, tensorrt, torch, onnxruntime"),
     ],
 )
 def test_a_bad_flag_is_answered_with_what_is_allowed(

@@ -25,6 +25,9 @@ LIFE_S = 600.0
 WAIT_S = 30.0
 """A transition, and the first odometry after it, take no longer."""
 
+ASKED = 3
+"""Times a transition is asked for, within that time."""
+
 ODOMETRIES = 5
 """Odometries that are waited for in each cycle."""
 
@@ -62,12 +65,19 @@ class Driver:
         self._spin_until(self._client.service_is_ready, "the node does not come")
 
     def change(self, transition: int) -> None:
-        """Have the node change its state; raises RuntimeError where it does not."""
-        request = ChangeState.Request(transition=Transition(id=transition))
-        future = self._client.call_async(request)
-        self._spin_until(future.done, f"no answer to transition {transition}")
-        if not future.result().success:
-            raise RuntimeError(f"the node refused transition {transition}")
+        """Have the node change its state; raises RuntimeError where it does not.
+
+        Fast DDS loses a request or an answer now and then: it is asked again. A node that refuses
+        then has heard the first.
+        """
+        for asked in range(ASKED):
+            request = ChangeState.Request(transition=Transition(id=transition))
+            future = self._client.call_async(request)
+            if self._spun(future.done, WAIT_S / ASKED):
+                if not (future.result().success or asked):
+                    raise RuntimeError(f"the node refused transition {transition}")
+                return
+        raise RuntimeError(f"no answer to transition {transition} within {WAIT_S:g} s")
 
     def hear(self, count: int) -> None:
         """Wait for so many odometries more; raises RuntimeError where they do not come."""
@@ -78,11 +88,17 @@ class Driver:
         self.heard += 1
 
     def _spin_until(self, holds: Callable[[], bool], else_: str) -> None:
-        end = time.monotonic() + WAIT_S
+        if not self._spun(holds, WAIT_S):
+            raise RuntimeError(f"{else_} within {WAIT_S:g} s")
+
+    def _spun(self, holds: Callable[[], bool], within_s: float) -> bool:
+        """Spin until something holds; return whether it does by then."""
+        end = time.monotonic() + within_s
         while not holds():
             if time.monotonic() > end:
-                raise RuntimeError(f"{else_} within {WAIT_S:g} s")
+                return False
             self._executor.spin_once(timeout_sec=0.05)
+        return True
 
 
 def cycles(graph: Graph, footage: Path, count: int, adjust: bool) -> dict[str, Any]:

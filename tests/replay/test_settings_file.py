@@ -147,7 +147,7 @@ def test_a_file_that_sets_nothing_changes_nothing(text: str, tmp_path: Path) -> 
         ("net: geometric", "unknown setting 'net'; known: net.backend"),
         ("net: {1: x}", "unknown setting 'net.1'"),
         ("geometrc: {corners: 200}", "unknown setting 'geometrc.corners'; known: geometric.corn"),
-        ("/**: {ros__parameters: {net: {backend: x}}}", "net.backend: 'x' is not one of auto, tor"),
+        ("/**: {ros__parameters: {net: {backend: x}}}", "net.backend: 'x' is not one of auto, ten"),
         (
             "/**: {ros__parameters: {net: {backed: x}}}",
             "unknown setting 'net.backed'; known: net.b",

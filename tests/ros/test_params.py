@@ -133,7 +133,7 @@ def test_the_defaults_are_those_of_the_tree(robot: Robot) -> None:
         ("track__max_gap_s", None, ["Static parameter cannot be undeclared"]),
         ("geometric__corners", 200.5, ["Wrong parameter type", "INTEGER", "DOUBLE"]),
         ("camera__rectified", 1, ["Wrong parameter type", "BOOL", "INTEGER"]),
-        ("net__backend", "best", ["net.backend: 'best' is not one of auto, torch, onnxruntime"]),
+        ("net__backend", "best", ["net.backend: 'best' is not one of auto, tensorrt, torch, onn"]),
         ("node__autostart", True, ["read-only", "node.autostart"]),
         ("net__nothing", 1, ["undeclared parameter"]),
     ],
@@ -302,7 +302,7 @@ def test_our_own_files_are_taken_without_a_word(
         ("frames.odom:=3", "frames.odom: 3 is not a text"),
         (
             "net.backend:=best",
-            "net.backend: 'best' is not one of auto, torch, onnxruntime, geometric",
+            "net.backend: 'best' is not one of auto, tensorrt, torch, onnxruntime, geometric",
         ),
         ("node.autostart:=maybe", "node.autostart: 'maybe' is not true or false"),
     ],

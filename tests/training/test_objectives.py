@@ -61,14 +61,14 @@ def test_view_synthesis_corrects_a_motion(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(model, "match_everywhere", hardly)
     monkeypatch.setattr(model, "window", lambda radius, like: 0.01 * window(radius, like))
-    training = Training(replace(SETTINGS, loss="view_synthesis", rate=1e-2), tmp_path, CPU)
+    training = Training(replace(SETTINGS, loss="view_synthesis", rate=3e-3), tmp_path, CPU)
     assert isinstance(training.model, model.OdometryNet)
     with torch.no_grad():
         training.model.judge.verdict.bias[:7] = 1.0  # makes the solved motion wrong
     before, after = losses_before_and_after(training, 10)
     assert set(before) == {"photometric", "smoothness", "explained"}
-    assert after["photometric"] < before["photometric"]
-    assert sum(after.values()) < 0.99 * sum(before.values())
+    assert after["photometric"] < 0.98 * before["photometric"]
+    assert sum(after.values()) < sum(before.values())
 
 
 def test_the_image_before_is_kept_across_windows_and_forgotten_where_fresh(tmp_path: Path) -> None:
