@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vo_stream.net.alignment import CELL, Aligned, Alignment, inside, positions, sample, to_grid
+from vo_stream.net.alignment import _gathered as gathered
 
 HEIGHT, WIDTH = 96, 160
 INNER = slice(2, -2)
@@ -190,6 +191,16 @@ def test_sampling_agrees_with_the_pixels_and_their_means() -> None:
     assert float(between) == pytest.approx(1.5 + 5 * 2.25)
     beyond = sample(image, to_grid(torch.tensor([-9.0, 99.0]).reshape(1, 2, 1, 1), 4, 5))
     assert float(beyond) == 15.0
+
+
+def test_what_is_exported_samples_the_same() -> None:
+    generator = torch.Generator().manual_seed(2)
+    image = torch.randn(1, 3, 12, 20, generator=generator)
+    grid = 3.0 * torch.rand(1, 2, 9, 7, generator=generator) - 1.5  # beyond the borders, too
+    grid[..., 0, :] = torch.tensor([-1.0, 1.0, 0.0, 0.05, -0.95, 0.95, 1e30])
+    torch.testing.assert_close(gathered(image, grid), sample(image, grid))
+    grid[..., 0, 0] = torch.nan
+    assert torch.isfinite(gathered(image, grid)[..., 1:, :]).all()
 
 
 def test_inside_is_up_to_the_border_of_the_last_pixel() -> None:

@@ -89,8 +89,8 @@ def _gathered(features: Tensor, grid: Tensor) -> Tensor:
     found = table.flatten(2).flatten(0, 1).t().index_select(0, index).t()[None]  # (1, 4 c, n)
     base, slope = torch.split(found, 2 * channels, dim=1)
     value, rise = torch.split(base + across * slope, channels, dim=1)
-    found = value + down * rise
-    return found.reshape(1, channels, *grid.shape[-2:])
+    blend: Tensor = value + down * rise
+    return blend.reshape(1, channels, *grid.shape[-2:])
 
 
 def inside(grid: Tensor) -> Tensor:
