@@ -61,13 +61,12 @@ def export(
         click.echo(_exported(net, size, precision, clips, out))
         return
     from vo_stream.net.build_ahead import build_ahead
-    from vo_stream.net.sidecar import RELEASED, read_sidecar
+    from vo_stream.net.sidecar import RELEASED
 
+    if precision == "int8":
+        raise VoStreamError("int8 is for the CPU, TensorRT takes fp32 or fp16")
     given = net or RELEASED
-    is_onnx = given.suffix == ".onnx"
-    if precision == "int8" or (is_onnx and read_sidecar(given).precision == "int8"):
-        raise VoStreamError("int8 is for the CPU: TensorRT takes fp32 or fp16")
-    if (net is None and precision == "fp16") or not is_onnx:
+    if (net is None and precision == "fp16") or given.suffix != ".onnx":
         given, precision = _exported(net, None, precision, None, out), None
     with click.progressbar(
         length=1000, label="engine", file=sys.stderr, show_eta=False, item_show_func=_phase

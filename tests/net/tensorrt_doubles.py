@@ -20,15 +20,21 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_double import CudaDouble, Floats
+from network_cases import SIZE, pixel_rays, stream
 
 from vo_stream.config import NetConfig
 from vo_stream.net import cuda_memory, trt_net
-from vo_stream.net.learned_net import CELL
+from vo_stream.net.learned_net import CELL, LearnedState
 from vo_stream.net.onnx_net import open_session
 from vo_stream.net.packed import MOTION, PACKED, packed_size
+from vo_stream.net.proof import DT_S
 from vo_stream.net.sidecar import INPUTS, NEXT, OUTPUTS, PREVIOUS, Sidecar, read_sidecar
 from vo_stream.net.tensorrt_library import Library
-from vo_stream.net.trt_net import TrtNet
+from vo_stream.net.trt_net import Memory, TrtNet
+
+SMALL = (96, 64)
+RAYS = {size: pixel_rays(size) for size in (SIZE, SMALL)}
+State = LearnedState[Memory]
 
 MAGIC = b"an engine of the double\n"
 
@@ -246,3 +252,11 @@ def in_place_of_a_gpu(folder: Path) -> Iterator[Doubles]:
 
 def open_net(network_file: Path, **settings: Any) -> TrtNet:
     return TrtNet(NetConfig(model_file=str(network_file), threads=1, **settings))
+
+
+def begun(net: TrtNet, frames: int = 2, size: tuple[int, int] = SIZE) -> State:
+    """Return the state after some frames."""
+    state = net.start()
+    for index, image in enumerate(stream(frames, size=size)):
+        _, state = net.step(image, RAYS[size], DT_S if index else 0.0, state)
+    return state

@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cuda_double import CudaDoubleError
-from network_cases import SIZE, pixel_rays, stream
+from network_cases import SIZE, stream
 from tensorrt_doubles import (
+    RAYS,
     Doubles,
+    State,
+    begun,
     in_place_of_a_gpu,
     open_net,
     tensors,
@@ -22,16 +25,11 @@ from vo_stream.config import NetConfig
 from vo_stream.errors import NetError
 from vo_stream.net import learned_net
 from vo_stream.net.backends import why_not
-from vo_stream.net.learned_net import LearnedState
 from vo_stream.net.onnx_net import OnnxNet
 from vo_stream.net.proof import DT_S
 from vo_stream.net.sidecar import NEXT, PREVIOUS, read_sidecar
-from vo_stream.net.trt_net import Memory, TrtNet
+from vo_stream.net.trt_net import TrtNet
 from vo_stream.values import Motion
-
-SMALL = (96, 64)
-RAYS = {size: pixel_rays(size) for size in (SIZE, SMALL)}
-State = LearnedState[Memory]
 
 
 @pytest.fixture
@@ -52,13 +50,6 @@ def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a step count whatever the network says of made-up images."""
     monkeypatch.setattr(learned_net, "MIN_TRUST", -1.0)
     monkeypatch.setattr(learned_net, "MAX_STD_RAD", np.inf)
-
-
-def begun(net: TrtNet, frames: int = 2, size: tuple[int, int] = SIZE) -> State:
-    state = net.start()
-    for index, image in enumerate(stream(frames, size=size)):
-        _, state = net.step(image, RAYS[size], DT_S if index else 0.0, state)
-    return state
 
 
 def numbers(motion: Motion | None) -> list[float]:

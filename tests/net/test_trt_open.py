@@ -10,26 +10,24 @@ from pathlib import Path
 
 import pytest
 from cuda_double import CudaDoubleError
-from network_cases import SIZE, pixel_rays, stream
+from network_cases import SIZE, stream
 from tensorrt_doubles import (
+    RAYS,
+    SMALL,
     Doubles,
     TensorrtDouble,
+    begun,
     in_place_of_a_gpu,
     open_net,
 )
 
 from vo_stream.errors import NetError
 from vo_stream.net import trt_net
-from vo_stream.net.learned_net import LearnedState
+from vo_stream.net.build_ahead import build_ahead
 from vo_stream.net.packed import packed_size
-from vo_stream.net.proof import DT_S
-from vo_stream.net.sidecar import read_sidecar
+from vo_stream.net.sidecar import RELEASED_INT8, read_sidecar
 from vo_stream.net.tensorrt_library import Library
-from vo_stream.net.trt_net import Memory, TrtNet, camera_size
-
-SMALL = (96, 64)
-RAYS = {size: pixel_rays(size) for size in (SIZE, SMALL)}
-State = LearnedState[Memory]
+from vo_stream.net.trt_net import TrtNet, camera_size
 
 
 @pytest.fixture
@@ -43,13 +41,6 @@ def net(doubles: Doubles, network_file: Path) -> Iterator[TrtNet]:
     net = open_net(network_file)
     yield net
     net.close()
-
-
-def begun(net: TrtNet, frames: int = 2, size: tuple[int, int] = SIZE) -> State:
-    state = net.start()
-    for index, image in enumerate(stream(frames, size=size)):
-        _, state = net.step(image, RAYS[size], DT_S if index else 0.0, state)
-    return state
 
 
 def test_closing_gives_everything_back_but_once(doubles: Doubles, network_file: Path) -> None:
@@ -175,3 +166,13 @@ def test_without_a_gpu_no_runtime_is_made(
     assert doubles.cuda.calls == []
     assert isinstance(doubles.tensorrt, TensorrtDouble)
     assert doubles.tensorrt.alive == 0
+
+
+def test_a_file_in_int8_is_refused_where_it_is_named(doubles: Doubles) -> None:
+    for refused in (
+        lambda: open_net(RELEASED_INT8),
+        lambda: build_ahead(RELEASED_INT8, None, None, None),
+    ):
+        with pytest.raises(NetError, match=r"odometry_int8\.onnx: int8 is for the CPU"):
+            refused()
+    assert not doubles.built

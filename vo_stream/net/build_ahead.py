@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from vo_stream.errors import NetError
 from vo_stream.net.cuda import Gpu
-from vo_stream.net.sidecar import read_sidecar
+from vo_stream.net.sidecar import read_sidecar_for_gpu
 from vo_stream.net.tensorrt_build import OnProgress
 from vo_stream.net.tensorrt_engine import EngineOptions, cached_engine
 from vo_stream.net.tensorrt_library import find_library, require_gpu
@@ -38,7 +38,7 @@ def build_ahead(
     takes the default. Without a GPU that TensorRT-RTX supports its engine is built all the same,
     and not run. Raises NetError, in one line, where it cannot be built or does not run.
     """
-    sidecar = read_sidecar(model_file)
+    sidecar = read_sidecar_for_gpu(model_file)
     if precision not in (None, sidecar.precision):
         raise NetError(f"{model_file}: of precision {sidecar.precision}, not {precision}")
     camera = camera_size(size or DEFAULT_SIZE)

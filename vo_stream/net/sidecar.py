@@ -122,6 +122,14 @@ def read_sidecar(model_file: Path) -> Sidecar:
     return sidecar
 
 
+def read_sidecar_for_gpu(model_file: Path) -> Sidecar:
+    """Do what `read_sidecar` does for a file that TensorRT is to run; NetError for one in int8."""
+    sidecar = read_sidecar(model_file)
+    if sidecar.precision == "int8":
+        raise NetError(f"{model_file}: int8 is for the CPU, TensorRT takes fp32 or fp16")
+    return sidecar
+
+
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()

@@ -22,7 +22,7 @@ from vo_stream.net.learned_net import Answer, Floats, Image, LearnedNet
 from vo_stream.net.owner import Owner
 from vo_stream.net.packed import unpacked
 from vo_stream.net.ping_pong import Slot, Spares, Stream
-from vo_stream.net.sidecar import RELEASED, read_sidecar
+from vo_stream.net.sidecar import RELEASED, read_sidecar_for_gpu
 from vo_stream.net.tensorrt_engine import EngineOptions, cached_engine, forget_engine
 from vo_stream.net.tensorrt_library import find_library, log_of, require_gpu
 from vo_stream.net.trt_buffers import Interface, TrtBuffers, interface_of
@@ -59,9 +59,7 @@ class TrtNet(LearnedNet[Memory]):
 
     def __init__(self, config: NetConfig) -> None:
         self._model_file = Path(config.model_file) if config.model_file else RELEASED
-        self._sidecar = read_sidecar(self._model_file)
-        if self._sidecar.precision == "int8":
-            raise NetError(f"{self._model_file}: int8 is for the CPU, TensorRT takes fp32 or fp16")
+        self._sidecar = read_sidecar_for_gpu(self._model_file)
         super().__init__(self._sidecar.spec(NAME))
         self._folder = Path(config.engine_folder) if config.engine_folder else None
         ahead = camera_size(config.engine_size) if config.engine_size else self._sidecar.size
