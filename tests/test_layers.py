@@ -18,7 +18,7 @@ MAX_LINES = 330
 
 GROUND = (
     "errors", "se3", "camera", "values", "setting", "config", "io_config", "net_config",
-    "encodings", "messages", "corners", "travelled",
+    "encodings", "messages", "corners", "travelled", "pose_error",
 )  # fmt: skip
 ROOMS = ("net", "track", "adjust", "link", "replay", "ros", "training", "demo")
 DOORS = ("cli", "cli_*", "doctor")

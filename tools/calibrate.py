@@ -3,9 +3,9 @@
 python tools/calibrate.py WEIGHTS --worlds DIR --out FILE [--render N --size 640x192 ...]
 
 DIR holds clips that were never trained on, such as a training's held_out_*.npz; one half sets one
-temperature for each axis, the other judges. FILE gets the weights with the temperatures folded in;
-its header tells all that WEIGHTS' told, the temperatures, the NEES before and after, and the
-lowest and highest frame rate trained on.
+temperature for each axis and how alike the errors of neighbouring steps are, the other judges. FILE
+gets the weights with the temperatures folded in; its header tells all that WEIGHTS' told, what was
+found, the NEES before and after, and the lowest and highest frame rate trained on.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from train import size
 
 from vo_stream.errors import VoStreamError
 from vo_stream.net.torch_net import load_network
+from vo_stream.pose_error import AXES
 from vo_stream.training.calibrate import calibrate, rates, stamps_in
 from vo_stream.training.checkpoint import write_tensors
 from vo_stream.training.clip import Clip, concatenate
 from vo_stream.training.clip_store import HELD_OUT_SEED, ClipFolder, Recipe
 from vo_stream.training.data import Size
-from vo_stream.training.validate import AXES
 
 FIRST_SEED = HELD_OUT_SEED + 1_000_000
 """Of the worlds rendered here; far from those that a training is validated by."""
@@ -100,8 +100,13 @@ def table(report: dict[str, Any]) -> str:
     """Return the temperatures and the NEES as a table in Markdown."""
     lines = ["| | " + " | ".join(AXES) + " | all | inside | 95 % of one axis, of all |"]
     lines.append("|---" * (len(AXES) + 4) + "|")
-    numbers = " | ".join(f"{report['temperature'][axis]:.3g}" for axis in AXES)
-    lines.append(f"| temperature | {numbers} | | | |")
+    for key, what in (
+        ("temperature", "temperature"),
+        ("error_share", "share that lasts"),
+        ("error_time_s", "for seconds"),
+    ):
+        numbers = " | ".join(f"{report[key][axis]:.3g}" for axis in AXES)
+        lines.append(f"| {what} | {numbers} | | | |")
     for window, both in report["nees"].items():
         for when, found in both.items():
             if found is None:

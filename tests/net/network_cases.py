@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vo_stream.net.model import OdometryNet
 from vo_stream.net.proof import FOCAL_WIDTHS, made_up_footage
 from vo_stream.net.torch_net import HEADER
+from vo_stream.pose_error import AXES, Correlation
 
 Image = npt.NDArray[np.uint8]
 Rays = npt.NDArray[np.float32]
@@ -57,9 +58,17 @@ def _centre(layer: nn.Module, inputs: object, output: Tensor) -> None:
     layer.bias -= output.mean((0, 2, 3))
 
 
+ALIKE = Correlation((0.9, 0.8, 0.9, 0.5, 0.5, 0.4), (2.0, 3.0, 6.0, 1.0, 0.5, 0.3))
+"""What the weights of `save_weights` tell of their errors."""
+
+
 def save_weights(network: OdometryNet, path: Path, core: str = "lstm") -> Path:
     """Write a file of weights as a training does."""
-    about = {"settings": {"core": core}, "rate_hz": [5.0, 30.0]}
+    calibration = {
+        key: dict(zip(AXES, values, strict=True))
+        for key, values in (("error_share", ALIKE.share), ("error_time_s", ALIKE.time_s))
+    }
+    about = {"settings": {"core": core}, "rate_hz": [5.0, 30.0], "calibration": calibration}
     save_file(network.state_dict(), path, metadata={HEADER: json.dumps(about)})
     return path
 

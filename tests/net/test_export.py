@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
-from network_cases import SIZE, save_weights, settled_network
+from network_cases import ALIKE, SIZE, save_weights, settled_network
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
@@ -198,6 +198,7 @@ def test_the_command_writes_a_graph_of_one_size_in_half_precision(
     assert result.output == f"{model_file}\n"
     sidecar = read_sidecar(model_file)
     assert (sidecar.precision, sidecar.size, sidecar.rate_hz) == ("fp16", (96, 64), (5.0, 30.0))
+    assert sidecar.spec("onnxruntime").correlation == ALIKE
     graph = onnx.load(model_file).graph
     assert [d.dim_value for d in graph.input[0].type.tensor_type.shape.dim] == [1, 1, 64, 96]
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}

@@ -111,6 +111,10 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], object]] = {
     "one side": lambda content: content.update(size=[640]),
     "a rate of none": lambda content: content.update(rate_hz=[]),
     "hashes a text": lambda content: content.update(sha256="00"),
+    "no correlation": lambda content: content.pop("correlation"),
+    "five shares": lambda content: content["correlation"].update(share=[0.5] * 5),
+    "a share above one": lambda content: content["correlation"].update(share=[1.5] * 6),
+    "errors that last no time": lambda content: content["correlation"].update(time_s=[0.0] * 6),
 }
 
 

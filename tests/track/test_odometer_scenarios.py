@@ -19,6 +19,7 @@ from vo_stream.camera import CameraModel
 from vo_stream.config import TrackConfig
 from vo_stream.errors import NetError
 from vo_stream.net.stepnet import NetSpec, NetState
+from vo_stream.pose_error import Correlation
 from vo_stream.se3 import SE3
 from vo_stream.track.odometer import Odometer
 from vo_stream.values import Estimate, Frame, Motion, Status
@@ -384,6 +385,27 @@ def extreme_stamps() -> None:
 SCENARIOS: dict[Broken, Callable[[], None]] = {
     broken: globals()[broken.name.lower()] for broken in Broken
 }
+
+
+def test_errors_that_last_add_up_and_rest_adds_none() -> None:
+    """100 steps of a net whose errors stay the same, 10 s of rest, then a gap."""
+    for_ever = Correlation((1.0,) * 6, (1e9,) * 6)
+    net = KnownNet(answer=lambda _: Motion(SE3.exp([0.0, 0.0, 1.0, 0.0, 0.0, 0.0]), STD))
+    net.spec = replace(net.spec, correlation=for_ever)
+    odometer = Odometer(net, TrackConfig())
+    for i in range(101):
+        moved = odometer.step(frame(i))
+    assert np.sqrt(moved.covariance[2, 2]) == pytest.approx(100 * STD[2], rel=1e-3)
+    still = frame(100).image
+    resting = [odometer.step(replace(frame(i), image=still)) for i in range(101, 201)]
+    assert {estimate.reason for estimate in resting[20:]} == {"at rest"}
+    assert resting[-1].covariance[2, 2] == pytest.approx(resting[20].covariance[2, 2], rel=1e-3)
+    odometer.step(frame(1201))  # a jump, to be confirmed
+    apart = odometer.step(frame(1202))
+    error = odometer.state.error if odometer.state else None
+    assert "a gap" in apart.reason
+    assert error is not None
+    assert not error.lasting.any()
 
 
 def test_covariance_follows_the_steps() -> None:

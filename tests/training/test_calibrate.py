@@ -15,10 +15,12 @@ from training_cases import rendered
 from vo_stream.errors import VoStreamError
 from vo_stream.net.model import OdometryNet
 from vo_stream.net.torch_net import load_network, rates_of
+from vo_stream.pose_error import INDEPENDENT, Correlation
 from vo_stream.se3 import SE3, Array
 from vo_stream.training.calibrate import (
     Stream,
     chi2_band,
+    correlation_of,
     fold,
     halves,
     increments,
@@ -86,6 +88,44 @@ def test_honest_deviations_have_a_nees_of_one(window_s: float) -> None:
         assert after.axes_inside[axis] == pytest.approx(0.95, abs=0.04), axis
     assert before.all > before.all_band[1]
     assert before.inside < 0.7
+
+
+def lasting(clips: int, steps: int, alike: Correlation, seed: int = 0) -> list[Stream]:
+    """Return streams whose errors are as large as said and as alike."""
+    random = np.random.default_rng(seed)
+    share, fading = np.array(alike.share), np.exp(-1.0 / RATE_HZ / np.array(alike.time_s))
+    found = []
+    for _ in range(clips):
+        process, true = random.standard_normal(6), []
+        for _ in range(steps):
+            process = fading * process + np.sqrt(1.0 - fading**2) * random.standard_normal(6)
+            white = np.sqrt(1.0 - share) * random.standard_normal(6)
+            true.append(STEP @ SE3.exp(STD * (np.sqrt(share) * process + white)))
+        std = np.broadcast_to(STD, (steps, 6))
+        found.append(Stream([STEP] * steps, true, std, np.arange(steps + 1) / RATE_HZ))
+    return found
+
+
+def test_how_alike_errors_are_is_found() -> None:
+    alike = Correlation((0.9, 0.8, 0.6, 0.5, 0.9, 0.7), (2.0, 0.5, 5.0, 1.0, 0.3, 1.0))
+    found = correlation_of(lasting(150, 60, alike), np.ones(6))
+    np.testing.assert_allclose(found.share, alike.share, atol=0.12)
+    np.testing.assert_allclose(found.time_s, alike.time_s, rtol=0.4)
+    judged = lasting(150, 60, alike, seed=1)
+    for window_s in (0.0, 1.0, 3.0):
+        known = nees(judged, window_s, 1.0, found)
+        assert known is not None
+        assert known.all == pytest.approx(1.0, abs=0.1)
+    taken_for_independent = nees(judged, 1.0)
+    assert taken_for_independent is not None
+    assert taken_for_independent.all > 3.0
+
+
+def test_independent_errors_are_found_to_be() -> None:
+    found = correlation_of(made_up(60, 30, np.ones(6)), np.ones(6))
+    lasts = np.array(found.share) * np.exp(-1.0 / RATE_HZ / np.array(found.time_s))
+    assert (lasts < 0.1).all()
+    assert correlation_of(made_up(3, 1, np.ones(6)), np.ones(6)) is INDEPENDENT
 
 
 def test_covariances_are_carried_on_as_the_odometer_does() -> None:

@@ -42,7 +42,7 @@ from vo_stream.net.sidecar import (
     StatePart,
     sidecar_of,
 )
-from vo_stream.net.torch_net import core_of, load_network, rates_of
+from vo_stream.net.torch_net import core_of, correlation_of, load_network, rates_of
 
 OPSET = 18
 """Read by ONNX Runtime from 1.14 and TensorRT from 8.6 on."""
@@ -136,6 +136,7 @@ def export_network(
             rate_hz=rates_of(about),
             states=state_parts(network),
             sha256={path.suffix: _sha256(path) for path in (model_file, weights_file)},
+            correlation=correlation_of(about),
         )
         sidecar_of(model_file).write_text(sidecar.text(), encoding="utf-8")
         check_graph(model_file, precision)

@@ -16,8 +16,9 @@ from typing import Any
 
 from vo_stream.errors import NetError
 from vo_stream.net.stepnet import NetSpec
+from vo_stream.pose_error import INDEPENDENT, Correlation
 
-SCHEMA = 1
+SCHEMA = 2
 """Of the sidecar; raised when a reader of the old one would misread the new one."""
 
 RELEASED = Path(__file__).parent.parent / "weights" / "odometry.onnx"
@@ -60,6 +61,7 @@ class Sidecar:
     `NetSpec`. `size`: (width, height) where the graph takes only one, else None. `rate_hz`: lowest
     and highest frame rate that it was trained on; None where the weights do not tell. `states`:
     the parts of the state in the graph's order. `sha256`: of the files beside this one, by suffix.
+    `correlation`: how alike the errors of its steps are.
     """
 
     name: str
@@ -72,12 +74,12 @@ class Sidecar:
     rate_hz: tuple[float, float] | None
     states: Mapping[str, StatePart]
     sha256: Mapping[str, str]
+    correlation: Correlation = INDEPENDENT
 
     def spec(self, backend: str) -> NetSpec:
         """Return what the odometer must know of a backend that runs this network."""
-        if self.size is not None:
-            return _OneSize(backend, True, self.max_pixels, self.multiple, self.size)
-        return NetSpec(backend, True, self.max_pixels, self.multiple)
+        common = (backend, True, self.max_pixels, self.multiple, self.correlation)
+        return NetSpec(*common) if self.size is None else _OneSize(*common, self.size)
 
     def text(self) -> str:
         """Return the sidecar as it is written: one JSON object."""
@@ -155,6 +157,9 @@ def _parsed(content: Mapping[str, Any]) -> Sidecar:
         rate_hz=None if rate is None else (float(rate[0]), float(rate[1])),
         states=states,
         sha256={str(name): str(digest) for name, digest in content["sha256"].items()},
+        correlation=Correlation(
+            *(tuple(map(float, content["correlation"][key])) for key in ("share", "time_s"))
+        ),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vo_stream.camera import reduced_size
+from vo_stream.pose_error import INDEPENDENT, Correlation
 from vo_stream.values import Motion
 
 
@@ -18,13 +19,15 @@ class NetSpec:
 
     `name`: as in the setting net.backend. `metric`: whether its translations are metres.
     `max_pixels`: images are scaled down (never up) to about this many pixels.
-    `multiple`: input width and height are multiples of this.
+    `multiple`: input width and height are multiples of this. `correlation`: how alike the errors of
+    its steps are.
     """
 
     name: str
     metric: bool
     max_pixels: int
     multiple: int = 1
+    correlation: Correlation = INDEPENDENT
 
     def input_size(self, camera_size: tuple[int, int]) -> tuple[int, int]:
         """Return the input (width, height) for a camera's, keeping its aspect ratio."""

@@ -21,6 +21,7 @@ from vo_stream.net.model import OdometryNet
 from vo_stream.net.packed import MOTION, unpacked
 from vo_stream.net.ping_pong import Slot, Spares
 from vo_stream.net.sidecar import RELEASED, read_sidecar
+from vo_stream.pose_error import AXES, INDEPENDENT, Correlation
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,16 @@ def rates_of(about: Mapping[str, Any]) -> tuple[float, float] | None:
     """Return the lowest and highest frame rate that weights were trained on, if they tell."""
     rates = about.get("rate_hz")
     return None if rates is None else (float(rates[0]), float(rates[1]))
+
+
+def correlation_of(about: Mapping[str, Any]) -> Correlation:
+    """Return how alike the errors of steps are by the header of weights: independent where they
+    were not calibrated."""
+    found = about.get("calibration", {})
+    if "error_share" not in found:
+        return INDEPENDENT
+    keys = ("error_share", "error_time_s")
+    return Correlation(*(tuple(float(found[key][axis]) for axis in AXES) for key in keys))
 
 
 def sees_gpu() -> bool:

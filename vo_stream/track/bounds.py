@@ -7,7 +7,7 @@ import logging
 import numpy as np
 
 from vo_stream.config import TrackConfig
-from vo_stream.se3 import Array
+from vo_stream.pose_error import PoseError
 from vo_stream.values import Motion
 
 logger = logging.getLogger(__name__)
@@ -19,10 +19,11 @@ SHORTEST_STEP_S = 0.02
 """Speeds are judged over at least this long: stamps jitter."""
 
 
-def bounded(covariance: Array) -> Array:
-    """Scale a covariance down, axis by axis, to at most `MAX_STD`; keeps it symmetric, positive."""
-    shrink = np.minimum(1.0, MAX_STD / np.sqrt(np.diag(covariance)))
-    return np.asarray(covariance * np.outer(shrink, shrink))
+def bounded(error: PoseError) -> PoseError:
+    """Scale an error down, axis by axis, to at most `MAX_STD`; its covariance stays symmetric and
+    positive."""
+    shrink = np.minimum(1.0, MAX_STD / np.sqrt(np.diag(error.covariance)))
+    return PoseError(error.covariance * np.outer(shrink, shrink), error.lasting * shrink[:, None])
 
 
 def fault_of(motion: Motion | None, dt_s: float, config: TrackConfig) -> str:

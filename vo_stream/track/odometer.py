@@ -14,6 +14,7 @@ from vo_stream.camera import CameraModel, Rectifier
 from vo_stream.config import ScaleConfig, TrackConfig
 from vo_stream.errors import ConfigError
 from vo_stream.net.stepnet import NetState, StepNet
+from vo_stream.pose_error import INDEPENDENT, PoseError
 from vo_stream.se3 import SE3, Array
 from vo_stream.track.bounds import bounded, fault_of
 from vo_stream.track.scale import Scale
@@ -39,15 +40,15 @@ REST_STD = 1e-4
 class StreamState:
     """Everything that survives from frame to frame. Replaced whole, once a step.
 
-    Fields as in `Estimate`; `net` is the backend's memory, `rest` the picture that stillness is
-    judged by, `scale` what the backend's lengths are multiplied by.
+    Fields as in `Estimate`; `error` is that of the pose, `net` the backend's memory, `rest` the
+    picture that stillness is judged by, `scale` what the backend's lengths are multiplied by.
     """
 
     session: int
     stamp_ns: int
     camera: CameraModel
     odom_from_camera: SE3
-    covariance: Array
+    error: PoseError
     tracking: Tracking
     net: NetState
     rest: Rest
@@ -175,7 +176,7 @@ class Odometer:
             stamp_ns=frame.stamp_ns,
             camera=frame.camera,
             odom_from_camera=SE3.identity(),
-            covariance=FIRST_STD**2 * np.eye(6),
+            error=PoseError(FIRST_STD**2 * np.eye(6)),
             tracking=Tracking(),
             net=net,
             rest=rest,
@@ -193,7 +194,7 @@ class Odometer:
             state,
             stamp_ns=frame.stamp_ns,
             camera=frame.camera,
-            covariance=self._unseen(state, dt_s),
+            error=PoseError(self._unseen(state, dt_s).covariance),  # a new stream errs anew
             tracking=Tracking(),
             net=net,
             rest=rest,
@@ -211,17 +212,18 @@ class Odometer:
             _, net = self._net.step(image, rays, 0.0, self._net.start())
             state = replace(state, scale=state.scale.of_new_unit(self._first_scale))
             motion = Motion(SE3.identity(), self._blind_std(dt_s), observed=False, reason=fault)
-        motion, rest = self._gated(motion, frame.stamp_ns, image, state)
+        solved = motion
+        motion, rest = self._gated(solved, frame.stamp_ns, image, state)
         tracking = state.tracking.after(dt_s, motion.observed, self._config.max_coast_s)
         following = replace(state, stamp_ns=frame.stamp_ns, tracking=tracking, net=net, rest=rest)
         if tracking.status is Status.LOST:
-            following = replace(following, covariance=self._unseen(state, dt_s))
+            following = replace(following, error=self._unseen(state, dt_s))
             return following, self._estimate(following, None, motion.reason)
-        moved = motion.prev_from_curr.inverse().transport(state.covariance)
+        alike = self._net.spec.correlation if motion is solved else INDEPENDENT
         following = replace(
             following,
             odom_from_camera=state.odom_from_camera @ motion.prev_from_curr,
-            covariance=bounded(moved + np.diag(motion.std**2)),
+            error=bounded(state.error.after(motion.prev_from_curr, motion.std, dt_s, alike)),
         )
         return following, self._estimate(following, motion, motion.reason)
 
@@ -272,21 +274,22 @@ class Odometer:
         rates = np.repeat([self._config.lost_speed_m_s, self._config.lost_turn_rate_rad_s], 3)
         return np.asarray(FIRST_STD + rates * dt_s)
 
-    def _unseen(self, state: StreamState, dt_s: float) -> Array:
-        """Return the covariance after `dt_s` seconds of which nothing is known.
+    def _unseen(self, state: StreamState, dt_s: float) -> PoseError:
+        """Return the pose's error after `dt_s` seconds of which nothing is known.
 
         The unknown speed is taken as constant, so that the standard deviation grows with time.
         """
         blind_s = state.tracking.blind_s
         squares = (blind_s + dt_s) ** 2 - blind_s**2
-        return bounded(state.covariance + squares * np.diag(self._blind_std(1.0) ** 2))
+        grown = state.error.covariance + squares * np.diag(self._blind_std(1.0) ** 2)
+        return bounded(replace(state.error, covariance=grown))
 
     def _estimate(self, state: StreamState, motion: Motion | None, reason: str) -> Estimate:
         return Estimate(
             stamp_ns=state.stamp_ns,
             status=state.tracking.status,
             odom_from_camera=state.odom_from_camera,
-            covariance=state.covariance,
+            covariance=state.error.covariance,
             metric=state.scale.metric,
             motion=motion,
             session=state.session,
@@ -304,7 +307,7 @@ class Odometer:
             stamp_ns=frame.stamp_ns,
             status=state.tracking.status if state else Status.INITIALIZING,
             odom_from_camera=state.odom_from_camera if state else SE3.identity(),
-            covariance=state.covariance if state else FIRST_STD**2 * np.eye(6),
+            covariance=state.error.covariance if state else FIRST_STD**2 * np.eye(6),
             metric=scale.metric,
             motion=None,
             session=state.session if state else self._sessions + 1,

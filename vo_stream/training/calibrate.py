@@ -1,4 +1,5 @@
-"""Calibration of the six standard deviations: one temperature an axis, folded into the weights.
+"""Calibration of the six standard deviations: one temperature an axis, folded into the weights,
+and how alike the errors of neighbouring steps are, told beside them.
 
 A network is sure of itself on what it was trained on. On held-out clips its errors are compared
 with what it said of them, and each axis' standard deviation is multiplied by one number
@@ -8,6 +9,10 @@ bias, so the calibrated network is the same graph with other weights.
 The temperature makes the mean of the squared errors in standard deviations, each cut off at
 `CUT_OFF` squared, what it is for a normal error (Huber's proposal 2, 1964). A plain mean would be
 set by the few steps that are lost anyway; a quantile would not see them at all.
+
+The errors in standard deviations, cut off likewise, are then multiplied by those of later steps of
+the same clip: these products fall off with the time in between as the correlation does
+(`vo_stream.pose_error`), whose share and time are fitted by least squares.
 
 NEES (normalised estimation error squared): Bar-Shalom et al., "Estimation with applications to
 tracking and navigation" (2001), section 5.4.
@@ -27,10 +32,10 @@ import torch
 
 from vo_stream.errors import VoStreamError
 from vo_stream.net.model import OdometryNet
+from vo_stream.pose_error import AXES, INDEPENDENT, Correlation, PoseError
 from vo_stream.se3 import SE3, Array
 from vo_stream.training.clip import Clip
 from vo_stream.training.data import steps_of
-from vo_stream.training.validate import AXES
 
 CUT_OFF = 4.0
 """Errors beyond this many standard deviations count as this many."""
@@ -43,6 +48,12 @@ CHI2_95_1DOF = 3.841
 
 MAX_LOG_TEMPERATURE = 7.0
 """Where the search for a temperature ends; beyond, the network's std means nothing."""
+
+LONGEST_LAG_S = 2.0
+"""Between the steps of which the correlation is fitted: most clips last that long."""
+
+LASTING_S = np.geomspace(0.05, 60.0, 60)
+"""Times that are tried for how long errors last. A clip does not tell a longest one from ever."""
 
 HALVINGS = 50
 """Of that range: far below what any clips can tell."""
@@ -126,26 +137,29 @@ def halves(clips: Iterable[Clip]) -> tuple[list[Clip], list[Clip]]:
 
 
 def increments(
-    stream: Stream, window_s: float, temperature: Array | float = 1.0
+    stream: Stream,
+    window_s: float,
+    temperature: Array | float = 1.0,
+    correlation: Correlation = INDEPENDENT,
 ) -> list[tuple[Array, Array]]:
     """Return the error twist (6,) and covariance (6, 6) of one increment after another.
 
-    `temperature`: (6,) or one for all, factor of the standard deviations. Covariances are carried
-    on to first order, errors of steps being independent: as the odometer does.
+    `temperature`: (6,) or one for all, factor of the standard deviations. `correlation`: how alike
+    the errors of steps are. Covariances are carried on to first order, as the odometer does.
     """
     found: list[tuple[Array, Array]] = []
     motion = truth = SE3.identity()
-    covariance = np.zeros((6, 6))
-    since = stream.stamps[0]
+    error = known = PoseError(np.zeros((6, 6)))
+    since = before = stream.stamps[0]
     steps = zip(stream.estimated, stream.true, stream.std, stream.stamps[1:], strict=True)
     for step, true_step, std, stamp in steps:
         motion, truth = motion @ step, truth @ true_step
-        covariance = step.inverse().transport(covariance) + np.diag((temperature * std) ** 2)
+        error = error.after(step, temperature * std, stamp - before, correlation)
+        before = stamp
         if stamp - since >= window_s:
-            found.append(((motion.inverse() @ truth).log(), covariance))
+            found.append(((motion.inverse() @ truth).log(), error.covariance))
             motion = truth = SE3.identity()
-            covariance = np.zeros((6, 6))
-            since = stamp
+            error, since = known, stamp
     return found
 
 
@@ -167,9 +181,38 @@ def temperatures(found: Iterable[Stream]) -> Array:
     return np.asarray(np.exp(0.5 * (low + high)), dtype=np.float64)
 
 
-def nees(found: Sequence[Stream], window_s: float, temperature: Array | float = 1.0) -> Nees | None:
+def correlation_of(found: Iterable[Stream], temperature: Array) -> Correlation:
+    """Return how alike the errors of steps are, whose standard deviations are to be multiplied by
+    `temperature` (6,)."""
+    fading, overlap = np.zeros((len(LASTING_S), 6)), np.zeros((len(LASTING_S), 1))
+    for stream in found:
+        pairs = increments(stream, 0.0, temperature)
+        errors = np.array([error / np.sqrt(np.diag(covariance)) for error, covariance in pairs])
+        errors = np.clip(errors, -CUT_OFF, CUT_OFF)
+        earlier, later = np.triu_indices(len(errors), 1)
+        lag = stream.stamps[1:][later] - stream.stamps[1:][earlier]
+        near = lag <= LONGEST_LAG_S
+        if not near.any():
+            continue
+        model = np.exp(-lag[near] / LASTING_S[:, None])  # (times, pairs)
+        products = errors[earlier[near]] * errors[later[near]]
+        fading += model @ products / near.sum()  # each clip counts the same
+        overlap += (model**2).mean(axis=1, keepdims=True)
+    if not overlap.any():
+        return INDEPENDENT
+    share = np.clip(fading / overlap, 0.0, 1.0)
+    best = (share**2 * overlap - 2.0 * share * fading).argmin(axis=0)
+    return Correlation(tuple(share[best, np.arange(6)].tolist()), tuple(LASTING_S[best].tolist()))
+
+
+def nees(
+    found: Sequence[Stream],
+    window_s: float,
+    temperature: Array | float = 1.0,
+    correlation: Correlation = INDEPENDENT,
+) -> Nees | None:
     """Return how well errors agree with what was said of them; None if no clip lasts so long."""
-    by_stream = [increments(stream, window_s, temperature) for stream in found]
+    by_stream = [increments(stream, window_s, temperature, correlation) for stream in found]
     pairs = [pair for stream in by_stream for pair in stream]
     if not pairs:
         return None
@@ -203,7 +246,7 @@ def chi2_band(freedom: int, share: float = 0.95) -> tuple[float, float]:
     return low**3, high**3
 
 
-def _by_axis(values: Array) -> dict[str, float]:
+def _by_axis(values: Iterable[float]) -> dict[str, float]:
     return {axis: float(value) for axis, value in zip(AXES, values, strict=True)}
 
 
@@ -232,17 +275,25 @@ def stamps_in(folder: Path) -> list[Array]:
 def calibrate(model: OdometryNet, clips: Iterable[Clip]) -> dict[str, Any]:
     """Calibrate a network in place on one half of the clips, judge it on the other.
 
-    Returns what is told of it in the header of its weights: `temperature` of each axis, `clips`
-    calibrated on and judged by, `nees` by window (`WINDOWS_S`) `before` and `after`, see `Nees`;
-    None where the clips are too short.
+    Returns what is told of it in the header of its weights: `temperature`, `error_share` and
+    `error_time_s` (see `Correlation`) of each axis, `clips` calibrated on and judged by, `nees` by
+    window (`WINDOWS_S`) `before` and `after`, see `Nees`; None where the clips are too short.
     """
     first, second = halves(clips)
-    ours = temperatures(streams(model, first))
+    seen = streams(model, first)
+    ours = temperatures(seen)
+    alike = correlation_of(seen, ours)
     judged = streams(model, second)
     fold(model, ours)
     report: dict[str, Any] = {}
     for name, window_s in WINDOWS_S.items():
-        both = {"before": nees(judged, window_s), "after": nees(judged, window_s, ours)}
+        both = {"before": nees(judged, window_s), "after": nees(judged, window_s, ours, alike)}
         report[name] = {when: None if n is None else asdict(n) for when, n in both.items()}
     counts = [sum(len(clip.images) for clip in half) for half in (first, second)]
-    return {"temperature": _by_axis(ours), "clips": counts, "nees": report}
+    return {
+        "temperature": _by_axis(ours),
+        "error_share": _by_axis(alike.share),
+        "error_time_s": _by_axis(alike.time_s),
+        "clips": counts,
+        "nees": report,
+    }

@@ -131,10 +131,10 @@ def _speeds(draw: Draw, n: int, times: Tensor) -> Tensor:
     fine = torch.cat([inner.flatten(1), times[:, -1:]], 1).float()
     kind = draw.uniform(0, 1, n, 1)
     town, slow, fast = (
-        draw.uniform(3, 14, n, 1), draw.log_uniform(0.2, 3, n, 1), draw.uniform(14, 25, n, 1),
+        draw.uniform(3, 14, n, 1), draw.log_uniform(0.2, 3, n, 1), draw.uniform(14, 33, n, 1),
     )  # fmt: skip
     pick = draw.uniform(0, 1, n, 1)
-    speed = torch.where(pick < 0.7, town, torch.where(pick < 0.84, slow, fast))
+    speed = torch.where(pick < 0.65, town, torch.where(pick < 0.78, slow, fast))
     change = 0.6 * draw.normal(n, 1)
     change = torch.where(kind < 0.12, -draw.uniform(1, 4, n, 1), change)
     speed = torch.where(kind < 0.05, speed.clamp(max=6), speed)
@@ -145,7 +145,7 @@ def _speeds(draw: Draw, n: int, times: Tensor) -> Tensor:
     standing = kind > 0.95
     speed, change = torch.where(standing, 0, speed), torch.where(standing, 0, change)
     since = (fine - draw.uniform(-0.3, 1, n, 1).clamp(min=0) * fine[:, -1:]).clamp(min=0)
-    return (speed + change * since).clamp(0, 25)
+    return (speed + change * since).clamp(0, 33)
 
 
 def _mounted(draw: Draw, times: Tensor, x: Tensor, z: Tensor, yaw: Tensor, speed: Tensor) -> Path:
@@ -168,14 +168,14 @@ def _mounted(draw: Draw, times: Tensor, x: Tensor, z: Tensor, yaw: Tensor, speed
 
 
 def hand_held(draw: Draw, n: int, frames: int, down: tuple[float, float] = (-0.4, 0.3)) -> Path:
-    """Return hand-held moves about the origin, up to 1 m/s and 60 deg/s.
+    """Return hand-held moves about the origin, up to 1.5 m/s and 60 deg/s.
 
     Some only turn, some stand still, some slide along what they face. `down`: range of the
     pitch at first, rad, positive up.
     """
     times = stamps(draw, n, frames, 8, 30)
     kind = draw.uniform(0, 1, n, 1, 1)
-    fast = draw.log_uniform(0.03, 1.0, n, 1, 1) * (kind > 0.16)
+    fast = draw.log_uniform(0.05, 1.5, n, 1, 1) * (kind > 0.16)
     turn = draw.log_uniform(0.03, math.radians(60), n, 1, 1)
     still = kind < 0.06
     sliding = kind > 0.9
@@ -202,9 +202,9 @@ def _in_image_plane(position: Tensor, rotation: Tensor) -> Tensor:
 
 
 def drone(draw: Draw, n: int, frames: int) -> Path:
-    """Return flights about the origin at up to 2 m/s, tilting as they accelerate."""
+    """Return flights about the origin at up to 3.5 m/s, tilting as they accelerate."""
     times = stamps(draw, n, frames, 18, 30)
-    fast = draw.uniform(0, 2, n, 1, 1)
+    fast = draw.log_uniform(0.1, 3.5, n, 1, 1)
     moved, pushed = waves(draw, times, 0.1, 0.8)
     drift = draw.normal(n, 1, 3) * torch.tensor([1.0, 0.3, 1.0])
     drift = drift / drift.norm(dim=2, keepdim=True)

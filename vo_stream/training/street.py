@@ -39,11 +39,15 @@ def street(draw: Draw, path: Path, bend: Tensor) -> World:
     walk = draw.log_uniform(0.3, 5, n, 2)
     left, right = middle - half_road, middle + half_road
     edges = torch.stack([left - walk[:, 0], left, right, right + walk[:, 1]], 1)
-    town = draw.chance(0.65, n)
+    kind = draw.uniform(0, 1, n)
+    town, country = kind < 0.6, kind > 0.75
     parts = [_ground(draw, n)]
     for sign, edge in ((-1.0, edges[:, 0]), (1.0, edges[:, 3])):
-        parts += _houses(draw, bend, sign, edge, town, path)
-        parts += _greenery(draw, bend, sign, edge) + _poles(draw, bend, sign, edge)
+        verge = edge + sign * country * draw.uniform(0, 12, n)
+        houses = _houses(draw, bend, sign, edge, town, path)
+        parts += [only(boxes, ~country[:, None].expand_as(boxes.yaw)) for boxes in houses]
+        parts += _greenery(draw, bend, sign, verge) + _poles(draw, bend, sign, edge)
+        parts.append(_rails(draw, bend, sign, edge, country))
     kerb = torch.stack([left, right], 1)
     parts += _cars(draw, bend, kerb, path)
     parts.append(_skyline(draw, n))
@@ -164,6 +168,21 @@ def _poles(draw: Draw, bend: Tensor, sign: float, edge: Tensor) -> list[Boxes]:
     signs = _set(signs, bend, pole_along - 0.15, pole_right, board, draw.uniform(1.6, 2.6, n, m))
     posted = draw.chance(0.4, n, m)
     return [only(poles, posted), only(signs, posted & draw.chance(0.6, n, m))]
+
+
+def _rails(draw: Draw, bend: Tensor, sign: float, edge: Tensor, country: Tensor) -> Boxes:
+    """Return crash barriers of steel or concrete on one side of the road."""
+    n, m = len(bend), 6
+    solid = draw.chance(0.3, n, 1)
+    half = torch.where(solid, draw.uniform(0.35, 0.6, n, 1), draw.uniform(0.1, 0.18, n, 1))
+    lift = torch.where(solid, 0.0, draw.uniform(0.4, 0.6, n, 1))
+    long = draw.uniform(5, 9, n, 1).expand(n, m)
+    along = 2.0 * long * torch.arange(m) - draw.uniform(0, 15, n, 1)
+    right = edge[:, None] + sign * draw.uniform(-0.2, 1.5, n, 1)
+    size = _sizes(0.04 + 0.1 * solid.expand(n, m), half.expand(n, m), long)
+    rails = textured(draw, plain(draw, n, m, _F.cloudy, 2.0), _F.cloudy, _F.planks, _F.grainy)
+    there = country[:, None] & draw.chance(0.5, n, 1)
+    return only(_set(rails, bend, along, right.expand(n, m), size, lift), there.expand(n, m))
 
 
 def _cars(draw: Draw, bend: Tensor, kerb: Tensor, path: Path) -> list[Boxes]:

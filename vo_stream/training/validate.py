@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vo_stream.net.model import OdometryNet, StepOutput
+from vo_stream.pose_error import AXES
 from vo_stream.training.clip import Clip
 from vo_stream.training.data import steps_of
 from vo_stream.training.deepvo import DeepVO
@@ -32,9 +33,6 @@ MIN_PARALLAX = 0.01
 WORST_ROTATION_DEG = 5.0
 WORST_SHARE = 1.0
 """No step counts for more than this in the score."""
-
-AXES = ("vx", "vy", "vz", "wx", "wy", "wz")
-
 
 Errors = dict[str, list[Tensor]]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vo_stream.training.boxes import Boxes, World, clear, plain, textured
+from vo_stream.training.boxes import Boxes, World, clear, only, plain, textured
 from vo_stream.training.draw import Draw
 from vo_stream.training.paths import Path
 from vo_stream.training.records import joined
@@ -22,29 +22,31 @@ def room(draw: Draw, path: Path) -> World:
     """Return rooms with furniture, doors and pictures around paths; y is down."""
     n = len(path.position)
     low, high = path.position.amin(1), path.position.amax(1)
-    hall = draw.chance(0.3, n, 1)
-    gap = torch.where(hall, draw.log_uniform(2, 9, n, 6), draw.log_uniform(1.0, 5, n, 6))
-    floor = torch.where(hall, draw.uniform(0.6, 3, n, 1), draw.uniform(0.7, 1.8, n, 1))
-    lid = torch.where(hall, draw.uniform(1, 5, n, 1), draw.uniform(0.6, 1.6, n, 1))
+    hall = draw.chance(0.4, n, 1)
+    gap = torch.where(hall, draw.log_uniform(2.5, 14, n, 6), draw.log_uniform(1.2, 6, n, 6))
+    floor = torch.where(hall, draw.uniform(0.6, 4, n, 1), draw.uniform(0.7, 1.8, n, 1))
+    lid = torch.where(hall, draw.uniform(1, 6, n, 1), draw.uniform(0.6, 1.8, n, 1))
+    reach = torch.where(hall, draw.log_uniform(4, 14, n, 1), draw.log_uniform(1.8, 7, n, 1))
     low = low - torch.cat([gap[:, :1], lid, gap[:, 1:2]], 1)
     high = high + torch.cat([gap[:, 2:3], floor, gap[:, 3:4]], 1)
     shell = _shell(draw, low, high)
     parts = [shell, _hung(draw, low, high, 12), _lying(draw, low, high, 8)]
-    standing = _before(draw, path, low, high, _standing(draw, low, high, 26))
+    standing = _before(draw, path, reach, low, high, _standing(draw, low, high, 26))
     parts += [standing, _atop(draw, standing, 18), _hanging(draw, low, high, 4)]
-    return World(clear(joined(parts, 1), path, 0.3), *_indoor_light(draw, n), None)
+    furnished = _thinned(draw, joined(parts, 1))
+    return World(clear(furnished, path, 0.3), *_indoor_light(draw, n), None)
 
 
 def clutter(draw: Draw, path: Path) -> World:
     """Return desks full of things, or things afloat at many distances, before the cameras."""
     n, m, middle = len(path.position), 44, path.position.shape[1] // 2
     eye, ahead = path.position[:, middle], path.rotation[:, middle, :, 2]
-    far = draw.log_uniform(0.35, 2.0, n, 1)
+    far = draw.log_uniform(0.5, 4.0, n, 1)
     target = eye + far * ahead
     level = torch.maximum(target[:, 1], path.position[..., 1].amax(1) + 0.18)
     low, high = path.position.amin(1), path.position.amax(1)
-    low = low - draw.log_uniform(1.0, 4, n, 3)
-    high = high + draw.log_uniform(1.0, 4, n, 3)
+    low = low - draw.log_uniform(1.0, 6, n, 3)
+    high = high + draw.log_uniform(1.0, 6, n, 3)
     high[:, 1] = torch.maximum(high[:, 1], level + 0.75)
     low, high = torch.minimum(low, target - 0.5), torch.maximum(high, target + 0.5)
     desk = plain(draw, n, 1, _F.planks, 0.9)
@@ -63,7 +65,7 @@ def clutter(draw: Draw, path: Path) -> World:
     away = draw.normal(n, m, 3)
     away = away / away.norm(dim=2, keepdim=True)
     away = away + 1.2 * ahead[:, None]
-    distance = draw.log_uniform(0.4, 6, n, m, 1)
+    distance = draw.log_uniform(0.6, 10, n, m, 1)
     floating = eye[:, None] + distance * away
     bulk = distance * draw.log_uniform(0.03, 0.25, n, m, 3)
     place = torch.where(afloat[:, None, None], floating, place)
@@ -144,13 +146,23 @@ def _standing(draw: Draw, low: Tensor, high: Tensor, m: int) -> Boxes:
     return replace(boxes, centre=place, half=half, yaw=yaw, repeat=boxes.repeat * 2.5)
 
 
-def _before(draw: Draw, path: Path, low: Tensor, high: Tensor, boxes: Boxes) -> Boxes:
-    """Return boxes, half of them moved to where the cameras look."""
+def _thinned(draw: Draw, boxes: Boxes) -> Boxes:
+    """Return rooms of which some are all but empty; box 0 always stays."""
+    n, m = boxes.yaw.shape
+    kept = draw.uniform(0, 1, n, m) < draw.uniform(0.1, 1.4, n, 1)
+    kept[:, 0] = True
+    return only(boxes, kept)
+
+
+def _before(
+    draw: Draw, path: Path, reach: Tensor, low: Tensor, high: Tensor, boxes: Boxes
+) -> Boxes:
+    """Return boxes, half of them moved to where the cameras look, up to `reach` (n, 1) m away."""
     n, m = boxes.yaw.shape
     middle = path.position.shape[1] // 2
     ahead = path.rotation[:, middle, :, 2]
     heading = torch.atan2(ahead[:, 0], ahead[:, 2])[:, None] + draw.uniform(-0.7, 0.7, n, m)
-    far = draw.log_uniform(0.8, 7, n, m)
+    far = reach * draw.log_uniform(0.2, 1.0, n, m)
     way = torch.stack([heading.sin() * far, torch.zeros(n, m), heading.cos() * far], 2)
     there = torch.minimum(path.position[:, middle, None] + way, high[:, None])
     there = torch.maximum(there, low[:, None])
