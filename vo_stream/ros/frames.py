@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vo_stream.pose_error import PoseError
 from vo_stream.se3 import SE3, Array
 from vo_stream.track.bounds import MAX_STD, bounded
 from vo_stream.values import Estimate, read_only
@@ -133,4 +134,5 @@ def _usable(covariance: Array) -> Array:
     variances = np.diag(covariance)
     largest = np.repeat([variances[:3].max(), variances[3:].max()], 3)
     symmetric = 0.5 * covariance + 0.5 * covariance.T
-    return bounded(symmetric + np.diag(MIN_STD**2 + MIN_VARIANCE_RATIO * largest))
+    usable = PoseError(symmetric + np.diag(MIN_STD**2 + MIN_VARIANCE_RATIO * largest))
+    return bounded(usable).covariance
