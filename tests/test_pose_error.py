@@ -15,7 +15,7 @@ ALIKE = Correlation((0.9, 0.8, 1.0, 0.5, 0.6, 0.0), (2.0, 0.5, 30.0, 1.0, 0.3, 1
 
 
 def grown(steps: int, correlation: Correlation, motion: SE3 = STEP) -> PoseError:
-    error = PoseError(np.zeros((6, 6)))
+    error = PoseError.of(np.zeros((6, 6)))
     for _ in range(steps):
         error = error.after(motion, STD, DT_S, correlation)
     return error
@@ -56,6 +56,7 @@ def test_independent_errors_add_up_as_variances() -> None:
     moved = STEP.inverse().transport(error.covariance) + np.diag(STD**2)
     np.testing.assert_allclose(grown(2, INDEPENDENT).covariance, moved)
     assert not grown(2, INDEPENDENT).lasting.any()
+    np.testing.assert_array_equal(grown(9, ALIKE).of_steps, grown(9, INDEPENDENT).covariance)
 
 
 def test_errors_that_last_add_up_as_lengths() -> None:

@@ -9,7 +9,7 @@ pose's error as a part of the state (Gelb, "Applied Optimal Estimation", 1974, s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -47,13 +47,24 @@ INDEPENDENT = Correlation((0.0,) * 6, (1.0,) * 6)
 class PoseError:
     """What is known of the error of a pose.
 
-    `covariance`: (6, 6) of its error twist (v, w) in the camera's frame. `lasting`: (6, 6) the
-    covariance of that twist, by rows, with the lasting error of each axis, which is in its standard
-    deviations.
+    `covariance`: (6, 6) of its error twist (v, w) in the camera's frame. `of_steps`: (6, 6) what it
+    would be if the errors of steps were independent: what it grows by is what the steps in between
+    were said to be worth. `lasting`: (6, 6) the covariance of the error twist, by rows, with the
+    lasting error of each axis, which is in its standard deviations.
     """
 
     covariance: Array
-    lasting: Array = field(default_factory=lambda: np.zeros((6, 6)))
+    of_steps: Array
+    lasting: Array
+
+    @classmethod
+    def of(cls, covariance: Array) -> PoseError:
+        """Return the error of a pose before the first step."""
+        return cls(covariance, covariance, np.zeros((6, 6)))
+
+    def plus(self, covariance: Array) -> PoseError:
+        """Return the error after something of which nothing but a covariance is known."""
+        return PoseError(self.covariance + covariance, self.of_steps + covariance, self.lasting)
 
     def after(
         self, motion: SE3, std: npt.ArrayLike, dt_s: float, correlation: Correlation
@@ -69,5 +80,9 @@ class PoseError:
         before = back.adjoint() @ self.lasting * faded
         lasts = np.sqrt(correlation.share) * std
         crossed = before * lasts
-        grown = back.transport(self.covariance) + np.diag(std**2) + crossed + crossed.T
-        return PoseError(grown, before + np.diag(lasts))
+        step = np.diag(std**2)
+        return PoseError(
+            back.transport(self.covariance) + step + crossed + crossed.T,
+            back.transport(self.of_steps) + step,
+            before + np.diag(lasts),
+        )

@@ -93,6 +93,8 @@ class Estimate:
     a setting said otherwise).
     `reason`: why the status is not TRACKING or the frame was refused; for the log, never parsed.
     `refused`: the frame could not be used; the state is as if it had not come.
+    `if_independent`: (6, 6) what `covariance` would be were the errors of steps independent; None
+    where it is the same.
     """
 
     stamp_ns: int
@@ -105,9 +107,17 @@ class Estimate:
     scale: float = 1.0
     reason: str = ""
     refused: bool = False
+    if_independent: Array | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "covariance", read_only(self.covariance))
+        if self.if_independent is not None:
+            object.__setattr__(self, "if_independent", read_only(self.if_independent))
+
+    @property
+    def covariance_of_steps(self) -> Array:
+        """What `covariance` would be if the errors of steps were independent."""
+        return self.covariance if self.if_independent is None else self.if_independent
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,9 +17,8 @@ from vo_stream.adjust.live_motion import (
     at_scale,
     step_between,
 )
-from vo_stream.pose_error import PoseError
 from vo_stream.se3 import SE3, Array
-from vo_stream.track.bounds import MAX_STD, bounded
+from vo_stream.track.bounds import MAX_STD, bounded_covariance
 from vo_stream.values import Estimate, Motion, Status
 
 SURE = Motion(SE3.identity(), np.full(6, 1e-9))
@@ -197,13 +196,13 @@ def test_covariances_at_their_bound_stay_finite_and_positive(scale: float) -> No
     rng = np.random.default_rng(0)
     mixed = rng.normal(size=(6, 6))
     pose, motion = SE3.exp([3.0, -2.0, 1e3, 0.4, 2.0, -0.3]), LiveMotion.none()
-    before = estimate(pose, bounded(PoseError(1e9 * mixed @ mixed.T)).covariance, scale)
+    before = estimate(pose, bounded_covariance(1e9 * mixed @ mixed.T), scale)
     assert np.sqrt(np.diag(before.covariance)) == pytest.approx(MAX_STD)
     for _ in range(20):
         turn = SE3.exp(rng.normal(0.0, [1.0, 1.0, 1.0, 0.5, 0.5, 0.5]))
         grown = turn.inverse().transport(before.covariance)
         after = estimate(
-            before.odom_from_camera @ turn, bounded(PoseError(grown + np.eye(6))).covariance, scale
+            before.odom_from_camera @ turn, bounded_covariance(grown + np.eye(6)), scale
         )
         step = step_between(before, after)
         assert np.isfinite(step.covariance).all()

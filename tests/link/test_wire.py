@@ -75,6 +75,13 @@ def round_trip(frame: Frame, estimate: Any, settings: str = SETTINGS) -> FrameMe
     return message
 
 
+def test_the_adjuster_is_told_what_steps_are_worth() -> None:
+    frame, estimate = make_frame(3)
+    apart = replace(estimate, covariance=9.0 * np.eye(6), if_independent=np.eye(6))
+    there = round_trip(frame, apart).estimate
+    np.testing.assert_array_equal(there.covariance_of_steps, np.eye(6))
+
+
 @pytest.mark.parametrize("number", [0, 3])
 def test_a_frame_comes_out_as_it_went_in(number: int) -> None:
     frame, estimate = make_frame(number, session=4)

@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from vo_stream.net.alignment import CELL, Aligned, Alignment, inside, positions, sample, to_grid
+from vo_stream.net.alignment import (
+    CELL,
+    Aligned,
+    Alignment,
+    inside,
+    looked_up,
+    positions,
+    sample,
+    summed,
+    to_grid,
+)
 from vo_stream.net.alignment import _gathered as gathered
 
 HEIGHT, WIDTH = 96, 160
@@ -193,17 +203,24 @@ def test_sampling_agrees_with_the_pixels_and_their_means() -> None:
     assert float(beyond) == 15.0
 
 
-def test_what_is_exported_samples_the_same() -> None:
+def test_what_is_exported_looks_up_the_same() -> None:
     generator = torch.Generator().manual_seed(2)
     image = torch.randn(1, 3, 12, 20, generator=generator)
-    grid = 3.0 * torch.rand(1, 2, 9, 7, generator=generator) - 1.5  # beyond the borders, too
-    grid[..., 0, :] = torch.tensor([-1.0, 1.0, 0.0, 0.05, -0.95, 0.95, 1e30])
-    torch.testing.assert_close(gathered(image, grid), sample(image, grid))
-    grid[..., 0, 0] = torch.nan
-    assert torch.isfinite(gathered(image, grid)[..., 1:, :]).all()
+    where = 40.0 * torch.rand(1, 2, 9, 7, generator=generator) - 10.0  # beyond the borders, too
+    where[..., 0, :] = torch.tensor([-0.25, 19.0, 0.0, 11.0, 18.75, 0.25, 1e30])
+    torch.testing.assert_close(gathered(image, where), looked_up(image, where))
+    where[..., 0, 0] = torch.nan
+    values, visible = gathered(image, where)
+    assert torch.isfinite(values[..., 1:, :]).all()
+    assert visible[..., 0, 0] == 0.0
 
 
 def test_inside_is_up_to_the_border_of_the_last_pixel() -> None:
     where = torch.tensor([[-0.49, 4.49, 4.51, 2.0, -0.51], [0.0, 3.49, 0.0, 3.51, 1.0]])
     grid = to_grid(where[None, :, None], 4, 5)
     assert inside(grid).flatten().tolist() == [1.0, 1.0, 0.0, 0.0, 0.0]
+
+
+def test_channels_are_summed() -> None:
+    features = torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(summed(features), features.sum(1, keepdim=True))

@@ -14,7 +14,7 @@ def features(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(("height", "width", "radius"), [(4, 7, 1), (6, 5, 2), (2, 3, 3)])
+@pytest.mark.parametrize(("height", "width", "radius"), [(4, 8, 1), (12, 8, 2), (8, 4, 3)])
 def test_local_scores_equal_a_plain_loop(height: int, width: int, radius: int) -> None:
     current, previous = features(1, 2, 5, height, width), features(2, 2, 5, height, width)
     side = 2 * radius + 1
@@ -30,7 +30,7 @@ def test_local_scores_equal_a_plain_loop(height: int, width: int, radius: int) -
 
 
 def test_the_window_names_the_displacements_of_the_scores() -> None:
-    current = features(3, 1, 16, 8, 9)
+    current = features(3, 1, 16, 8, 12)
     previous = torch.roll(current, (1, -2), (2, 3))  # down by 1, left by 2
     scores = local_scores(functional.normalize(current, dim=1), previous, 3)
     best = scores[0, 3:-3, 3:-3].argmax(2)

@@ -396,6 +396,7 @@ def test_errors_that_last_add_up_and_rest_adds_none() -> None:
     for i in range(101):
         moved = odometer.step(frame(i))
     assert np.sqrt(moved.covariance[2, 2]) == pytest.approx(100 * STD[2], rel=1e-3)
+    assert np.sqrt(moved.covariance_of_steps[2, 2]) == pytest.approx(10 * STD[2], rel=1e-2)
     still = frame(100).image
     resting = [odometer.step(replace(frame(i), image=still)) for i in range(101, 201)]
     assert {estimate.reason for estimate in resting[20:]} == {"at rest"}

@@ -303,14 +303,16 @@ def test_a_refused_frame_has_the_scale_too() -> None:
 
 
 def test_uncertainty_is_bounded_axis_by_axis_and_stays_positive() -> None:
-    small = PoseError(np.diag(np.arange(1.0, 7.0) * 1e-3), np.eye(6))
+    small = replace(PoseError.of(np.diag(np.arange(1.0, 7.0) * 1e-3)), lasting=np.eye(6))
     np.testing.assert_array_equal(bounded(small).covariance, small.covariance)
     np.testing.assert_array_equal(bounded(small).lasting, small.lasting)
     mixed = np.random.default_rng(0).normal(size=(6, 6))
-    huge = bounded(PoseError(1e12 * (mixed @ mixed.T))).covariance
+    huge = bounded(PoseError.of(1e12 * (mixed @ mixed.T))).covariance
     np.testing.assert_allclose(np.sqrt(np.diag(huge)), MAX_STD)
     np.testing.assert_array_equal(huge, huge.T)
     assert np.linalg.eigvalsh(huge / np.outer(MAX_STD, MAX_STD)).min() > 0.0
-    one = bounded(PoseError(np.diag([1e12, 1.0, 1.0, 1e-4, 1e-4, 1e-4]), np.ones((6, 6))))
+    large = PoseError.of(np.diag([1e12, 1.0, 1.0, 1e-4, 1e-4, 1e-4]))
+    one = bounded(replace(large, of_steps=np.eye(6), lasting=np.ones((6, 6))))
+    np.testing.assert_array_equal(one.of_steps, np.eye(6))
     np.testing.assert_allclose(np.diag(one.covariance), [1e8, 1.0, 1.0, 1e-4, 1e-4, 1e-4])
     np.testing.assert_allclose(one.lasting[:, 0], [1e-2, 1.0, 1.0, 1.0, 1.0, 1.0])

@@ -45,7 +45,7 @@ class Step(NamedTuple):
 def step_between(before: Estimate, after: Estimate) -> Step:
     """Return the live motion between two estimates of a session, frames left out included."""
     moved = before.odom_from_camera.inverse() @ after.odom_from_camera
-    grown = after.covariance - moved.inverse().transport(before.covariance)
+    grown = after.covariance_of_steps - moved.inverse().transport(before.covariance_of_steps)
     units = np.repeat([1.0 / after.scale, 1.0], 3)
     values, vectors = np.linalg.eigh(grown * np.outer(units, units))
     covariance = (vectors * np.maximum(values, SMALLEST_STD**2)) @ vectors.T

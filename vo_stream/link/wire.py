@@ -156,7 +156,7 @@ def encode_frame(
     arrays: dict[str, npt.NDArray[Any]] = {
         "image": image,
         "pose": estimate.odom_from_camera.wxyz_xyz,
-        "covariance": estimate.covariance,
+        "covariance": estimate.covariance_of_steps,  # the adjuster asks for no other
         "scale": np.array([estimate.scale]),
         "travelled": np.array([_travelled(frame.travelled_m)]),
     }

@@ -9,6 +9,7 @@ on learned features: Lv et al., "Taking a deeper look at the inverse composition
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -64,38 +65,53 @@ def _size(height: int, width: int, like: Tensor) -> Tensor:
 def sample(features: Tensor, grid: Tensor) -> Tensor:
     """Return features (batch, c, H, W) at positions as of `to_grid`, bilinear; beyond the border
     its nearest pixel."""
-    if torch.compiler.is_exporting() and features.shape[1] > 2:
-        return _gathered(features, grid)
     where = grid.permute(0, 2, 3, 1)
     return functional.grid_sample(features, where, padding_mode="border", align_corners=False)
-
-
-def _gathered(features: Tensor, grid: Tensor) -> Tensor:
-    """Do what `sample` does, in operators that ONNX Runtime runs faster than its GridSample.
-
-    `features`: of a batch of one. A row of the table is the value at a pixel and its slopes across,
-    down and both ways, so that one index brings all four pixels around a position.
-    """
-    channels, height, width = features.shape[1:]
-    size = _size(height, width, grid)
-    last = size - 1.0
-    place = torch.minimum((0.5 * (grid + 1.0) * size - 0.5).clamp(min=0.0), last).flatten(2)
-    low = torch.minimum(place.floor(), last.flatten(1)[None] - 1.0)  # the pixels after it exist
-    across, down = torch.split(place - low, 1, dim=1)
-    index = (low[:, 1] * (width - 1) + low[:, 0]).int()
-    index = index.clamp(0, (height - 1) * (width - 1) - 1).flatten()  # NaN becomes some index too
-    rows = torch.cat([features[:, :, :-1], features[:, :, 1:] - features[:, :, :-1]], dim=1)
-    table = torch.cat([rows[..., :-1], rows[..., 1:] - rows[..., :-1]], dim=1)
-    found = table.flatten(2).flatten(0, 1).t().index_select(0, index).t()[None]  # (1, 4 c, n)
-    base, slope = torch.split(found, 2 * channels, dim=1)
-    value, rise = torch.split(base + across * slope, channels, dim=1)
-    blend: Tensor = value + down * rise
-    return blend.reshape(1, channels, *grid.shape[-2:])
 
 
 def inside(grid: Tensor) -> Tensor:
     """Return 1.0 where positions as of `to_grid` lie in the image, else 0.0: (batch, 1, h, w)."""
     return (grid.abs().amax(dim=1, keepdim=True) <= 1.0).to(grid.dtype)
+
+
+def looked_up(features: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features (batch, c, H, W) at positions (batch, 2, h, w) in pixels, as `sample` does,
+    and 1.0 where these lie in the image, as `inside` does."""
+    if torch.compiler.is_exporting():
+        return _gathered(features, where)
+    grid = to_grid(where, *features.shape[-2:])
+    return sample(features, grid), inside(grid)
+
+
+def _gathered(features: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+    """Do what `looked_up` does, in operators that ONNX Runtime runs faster than its GridSample.
+
+    `features`: of a batch of one. A row of the table is a pixel and those after it, across, down
+    and both ways, so that one index brings all four pixels around a position.
+    """
+    channels, height, width = features.shape[1:]
+    last = _size(height, width, where) - 1.0
+    place = torch.minimum(where.clamp(min=0.0), last)
+    low = torch.minimum(place.floor(), last - 1.0)  # the pixels after it exist
+    x, y = torch.split(low, 1, dim=1)
+    index = (y * width + x).int().flatten()
+    index = index.clamp(0, (height - 1) * width - 2)  # NaN becomes some index, too
+    flat = features.reshape(channels, height * width)
+    pixels = [flat[:, : -width - 1], flat[:, 1:-width], flat[:, width:-1], flat[:, width + 1 :]]
+    table = torch.stack(pixels, dim=1).flatten(0, 1).t()
+    found = table.index_select(0, index).t().reshape(channels, 4, *where.shape[-2:])
+    across, down = torch.split(place - low, 1, dim=1)
+    left, above = 1.0 - across, 1.0 - down
+    weights = torch.cat([left * above, across * above, left * down, across * down], dim=1)
+    x, y = torch.split((where - place).abs() <= 0.5, 1, dim=1)
+    return (found * weights).sum(1)[None], (x & y).to(where.dtype)
+
+
+def summed(features: Tensor) -> Tensor:
+    """Return the sum over the channels, (batch, 1, h, w): as a matrix product, which takes ONNX
+    Runtime a tenth of the time of its own sum over planes."""
+    batch, channels, *size = features.shape
+    return (features.new_ones(1, channels) @ features.flatten(2)).reshape(batch, 1, *size)
 
 
 class Alignment(nn.Module):
@@ -105,26 +121,21 @@ class Alignment(nn.Module):
     pixels of the features; `window` - CELL / stride is even.
     """
 
-    offsets: Tensor
+    window: Tensor
     slope: Tensor
-    rows: Tensor
 
     def __init__(self, stride: int, window: int, iterations: int) -> None:
         super().__init__()
         self.stride, self.iterations = stride, iterations
         step = CELL // stride
         self.margin = (window - step) // 2
-        self.pool = nn.AvgPool2d(window, step, self.margin)
         self.log_damping = nn.Parameter(torch.tensor(-5.0))
-        offset = torch.arange(window) - (window - 1) / 2.0
-        offsets = torch.stack(
-            [offset.expand(window, window), offset[:, None].expand(window, window)]
-        )
-        rows = torch.tensor([0, 1, 3, 4, 6, 7, 1, 2, 4, 5, 7, 8])  # xx xy, xy yy of each three
-        self.register_buffer("rows", rows, persistent=False)
-        self.register_buffer("offsets", _for_each(3, offsets / window**2), persistent=False)
+        self.register_buffer("window", _window(window), persistent=False)
         sobel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / (8 * step)
-        self.register_buffer("slope", _for_each(2, torch.stack([sobel, sobel.T])), persistent=False)
+        slope = torch.zeros(4, 2, 3, 3)  # of x and y across, of x and y down
+        slope[0, 0] = slope[1, 1] = sobel
+        slope[2, 0] = slope[3, 1] = sobel.T
+        self.register_buffer("slope", slope, persistent=False)
 
     def forward(self, current: Tensor, previous: Tensor, flow: Tensor) -> Aligned:
         """Refine a flow (batch, 2, h, w) px by features (batch, c, H/stride, W/stride).
@@ -135,48 +146,65 @@ class Alignment(nn.Module):
         """
         height, width = current.shape[-2:]
         own = positions(height, width, current)
-        padded = functional.pad(current, (1, 1, 1, 1), mode="replicate")
-        across = 0.5 * (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2])
-        down = 0.5 * (padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1])
-        gradient = torch.stack([across, down], dim=1)  # (batch, 2, c, H, W)
-        products = torch.cat([gradient * across[:, None], (down * down)[:, None]], dim=1).sum(2)
+        across, down = _gradient(current)
+        xx, xy, yy = summed(across * across), summed(across * down), summed(down * down)
+        one = torch.ones_like(xx)
         damping = self.log_damping.exp()
         flow = flow / self.stride
         for _ in range(self.iterations):
             fine = functional.interpolate(flow, size=(height, width), mode="bilinear")
-            grid = to_grid(own + fine, height, width)
-            visible = inside(grid)
-            error = (sample(previous, grid) - current) * visible
-            seen = products * visible
-            sums = (gradient * error[:, None]).sum(2) - (_square(seen) * fine[:, None]).sum(2)
-            energy = error.square().mean(1, keepdim=True)
-            pooled = self.pool(torch.cat([seen, sums, energy, visible], dim=1))
-            normal, right, energy, visible = torch.split(pooled, [3, 2, 1, 1], dim=1)
-            moments = functional.conv2d(
-                seen, self.offsets, stride=CELL // self.stride, padding=self.margin, groups=3
+            there, visible = looked_up(previous, own + fine)
+            error = there - current
+            u, v = torch.split(fine, 1, dim=1)
+            x = summed(across * error) - (xx * u + xy * v)
+            y = summed(down * error) - (xy * u + yy * v)
+            energy = summed(error * error) / error.shape[1]
+            said = torch.cat([xx, xy, yy, x, y, energy, one], dim=1)
+            pooled = functional.conv2d(
+                said * visible, self.window, stride=CELL // self.stride, padding=self.margin
             )
+            linear, right, energy, visible = torch.split(pooled, [12, 2, 1, 1], dim=1)
             around = functional.pad(flow, (1, 1, 1, 1), mode="replicate")
-            slope = functional.conv2d(around, self.slope, groups=2).clamp(-MAX_SLOPE, MAX_SLOPE)
+            slope = functional.conv2d(around, self.slope).clamp(-MAX_SLOPE, MAX_SLOPE)
             # Of x and y, what the flow of the centre and its slopes across and down add up to.
-            linear = torch.cat([normal, moments[:, 0::2], moments[:, 1::2]], dim=1)
-            terms = torch.cat([flow, slope[:, 0::2], slope[:, 1::2]], dim=1)
-            rows = linear.index_select(1, self.rows).reshape(-1, 2, *terms.shape[1:])
+            terms = torch.cat([flow, slope], dim=1)
+            rows = torch.unflatten(linear, 1, (2, 6))
             right = right + (rows * terms[:, None]).sum(2)
-            a, b, d = torch.split(normal, 1, dim=1)
+            a, b, d = rows[:, 0, :1], rows[:, 0, 1:2], rows[:, 1, 1:2]
+            normal = torch.cat([a, b, d], dim=1)
             a, d = a + damping, d + damping
             x, y = torch.split(right, 1, dim=1)
             step = torch.cat([b * y - d * x, b * x - a * y], dim=1) / (a * d - b * b)
-            length = step.square().sum(1, keepdim=True)
+            length = (step * step).sum(1, keepdim=True)
             flow = flow + step * (1.0 + length / MAX_STEP**2).rsqrt()
         information = normal / ((energy + NOISE_FLOOR) * self.stride**2)
         return Aligned(flow * self.stride, information, energy, visible)
 
 
-def _square(matrices: Tensor) -> Tensor:
-    """Return symmetric matrices (batch, 3, ..) of xx, xy, yy as (batch, 2, 2, ..)."""
-    return torch.stack([matrices[:, :2], matrices[:, 1:]], dim=1)
+def _gradient(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the central differences of an image (batch, c, h, w) across and down."""
+    half = 0.5 * image
+    wide = functional.pad(half, (1, 1, 0, 0), mode="replicate")
+    high = functional.pad(half, (0, 0, 1, 1), mode="replicate")
+    return wide[..., 2:] - wide[..., :-2], high[:, :, 2:] - high[:, :, :-2]
 
 
-def _for_each(channels: int, kernels: Tensor) -> Tensor:
-    """Return the weights that give each of some channels two kernels (2, side, side)."""
-    return kernels[:, None].repeat(channels, 1, 1, 1)
+def _window(side: int) -> Tensor:
+    """Return the convolution (16, 7, side, side) that sums up a cell's window.
+
+    In: the products xx, xy, yy of the gradient, the right-hand side x, y, the energy and what is
+    visible. Out: for x (xx, xy) and for y (xy, yy) their mean, then weighted by the way across from
+    the window's centre, then by that down; after these the means of the other four.
+    """
+    offset = torch.arange(side) - (side - 1) / 2.0
+    weights = [
+        torch.ones(side, side),
+        offset.expand(side, side),
+        offset[:, None].expand(side, side),
+    ]
+    table = torch.zeros(16, 7, side, side)
+    for k, (row, weight, column) in enumerate(product((0, 1), weights, (0, 1))):
+        table[k, row + column] = weight
+    for k in range(4):
+        table[12 + k, 3 + k] = weights[0]
+    return table / side**2

@@ -151,8 +151,8 @@ class _Solution(NamedTuple):
 
 class _Known(NamedTuple):
     """What stays the same from iteration to iteration: the rays (batch, 3, cells), the information
-    of the prior around standing still (batch, 6), what whitens the residuals (batch, 3, 1, cells)
-    and mixes the second into the first (batch, 1, 1, cells)."""
+    of the prior around standing still (batch, 6), what whitens the residuals (batch, 1, 3, cells)
+    and what each then gets of the second (batch, 1, 3, cells)."""
 
     rays: Tensor
     prior: Tensor
@@ -171,9 +171,9 @@ def _known(views: TwoView) -> _Known:
     below = xy / first
     second = ((yy - below * below).clamp(min=0.0) + 1e-9).sqrt()
     carried = (views.carried_information + 1e-9).sqrt()
-    return _Known(
-        rays, prior, torch.cat([first, second, carried], dim=1)[:, :, None], below[:, :, None]
-    )
+    whitener = torch.cat([first, second, carried], dim=1)
+    none = torch.zeros_like(below)
+    return _Known(rays, prior, whitener[:, None], torch.cat([below, none, none], dim=1)[:, None])
 
 
 def _iterate(
@@ -215,22 +215,22 @@ class _Normal(NamedTuple):
 def _derivatives() -> tuple[Tensor, Tensor]:
     """Return the table of the derivatives (252,), and what a translation adds to it (3, 252).
 
-    As (3, 7, 12): of the residual's rows (x, y, log inverse depth in the previous frame), with
-    respect to v, w and the log inverse depth, in terms of the twelve products of `_linearise`.
+    As (7, 3, 12): with respect to v, w and the log inverse depth, of the residual's rows (x, y, log
+    inverse depth in the previous frame), in terms of the twelve products of `_linearise`.
     """
     su, sv, s, uu, uv, vv, u, v, one = 0, 1, 2, 3, 4, 7, 5, 8, 11
-    table = torch.zeros(3, 7, 12)
-    added = torch.zeros(3, 3, 7, 12)
+    table = torch.zeros(7, 3, 12)
+    added = torch.zeros(3, 7, 3, 12)
     for row, column, product, sign in (
         (0, 0, s, 1), (0, 2, su, -1), (0, 3, uv, -1), (0, 4, one, 1), (0, 4, uu, 1), (0, 5, v, -1),
         (1, 1, s, 1), (1, 2, sv, -1), (1, 3, one, -1), (1, 3, vv, -1), (1, 4, uv, 1), (1, 5, u, 1),
         (2, 2, s, -1), (2, 3, v, -1), (2, 4, u, 1), (2, 6, one, 1),
     ):  # fmt: skip
-        table[row, column, product] = sign
+        table[column, row, product] = sign
     for axis, row, product, sign in (
         (0, 0, s, 1), (2, 0, su, -1), (1, 1, s, 1), (2, 1, sv, -1), (2, 2, s, -1),
     ):  # fmt: skip
-        added[axis, row, 6, product] = sign
+        added[axis, 6, row, product] = sign
     return table.flatten(), added.flatten(1)
 
 
@@ -245,44 +245,42 @@ def _linearise(views: TwoView, known: _Known, motion: _Solution, robust_square: 
     product gives them: the fewer operations, the less of the time goes into starting them.
     """
     rotation, translation, log_depth = motion
-    batch, _, cells = known.rays.shape
     inverse_depth = log_depth.exp()
     point = rotation @ known.rays + inverse_depth * translation[..., None]  # over the depth
     over_z = 1.0 / point[:, 2:].clamp(min=MIN_Z)
     seen = point * over_z
     squares = (seen[:, :, None] * seen[:, None]).flatten(1, 2)
     products = torch.cat([inverse_depth * over_z * seen, squares], dim=1)
-    table = (constant(TABLE, point) + translation @ constant(ADDED, point)).reshape(batch, 21, 12)
-    derivatives = (table @ products).reshape(batch, 3, 7, cells)
+    table = constant(TABLE, point) + translation @ constant(ADDED, point)
+    derivatives = torch.unflatten(table.reshape(-1, 21, 12) @ products, 1, (7, 3))
     there = log_depth + over_z.log()
     residual = torch.cat([views.target - seen[:, :2], views.carried - there], dim=1)
-    rows = torch.cat([derivatives, residual[:, :, None]], dim=2)
-    scaled = rows * known.whitener
-    rows = torch.cat([scaled[:, :1] + known.mixing * rows[:, 1:2], scaled[:, 1:]], dim=1)
-    jacobian, of_depth, residual = rows[:, :, :6], rows[:, :, 6:7], rows[:, :, 7:]
+    rows = torch.cat([derivatives, residual[:, None]], dim=1)  # (batch, 8, 3, cells)
+    rows = rows * known.whitener + rows[:, :, 1:2] * known.mixing
+    jacobian, of_depth, residual = torch.split(rows, [6, 1, 1], dim=1)
 
-    coupled = torch.split((rows * of_depth).sum(1), [6, 1, 1], dim=1)
+    coupled = torch.split((rows * of_depth).sum(2), [6, 1, 1], dim=1)
     coupling, depth_square, depth_vector = coupled
     from_prior = views.log_depth - log_depth
     held = views.log_depth_information + 1e-6
     depth_information = depth_square + held
     pull = views.log_depth_information * from_prior
     depth_vector = depth_vector + pull
-    square = residual.square().sum(1) + pull * from_prior
-    square = (square - depth_vector.square() / depth_information).clamp(min=0.0)
+    square = (residual * residual).sum(2) + pull * from_prior
+    square = (square - depth_vector * depth_vector / depth_information).clamp(min=0.0)
     trust = (1.0 / (1.0 + square / robust_square)).detach()
 
     # A cell's depth takes J d d^T J^T / D out of its J J^T. That is the square of what is left of
     # J here; the difference of the two sums would not stay positive in float32. The depths' own
     # equations do not feel the robust weight: it multiplies both of their sides.
     share = 1.0 / (depth_information + (depth_information * held).sqrt())
-    left = jacobian - coupling[:, None] * (of_depth * share[:, None])
-    left = left * trust.sqrt()[:, None]
+    left = jacobian - coupling[:, :, None] * (of_depth * share[:, None])
+    left = (left * trust.sqrt()[:, None]).flatten(2)
     unexplained = residual - of_depth * (depth_vector / depth_information)[:, None]
-    unexplained = unexplained * trust[:, None]
+    unexplained = (unexplained * trust[:, None]).flatten(2)
     return _Normal(
-        (left @ left.transpose(2, 3)).sum(1),
-        (jacobian @ unexplained.transpose(2, 3)).sum(1)[..., 0],
+        left @ left.transpose(1, 2),
+        (jacobian.flatten(2) @ unexplained.transpose(1, 2))[..., 0],
         coupling,
         depth_vector,
         depth_information,
@@ -297,7 +295,7 @@ def _believed(views: TwoView, motion: _Solution, normal: _Normal) -> tuple[Tenso
     and the carried depth the square of the trust is left, and the prior keeps its own.
     """
     prior = views.log_depth_information + 1e-6
-    share = normal.trust.square()
+    share = normal.trust * normal.trust
     information = prior + share * (normal.depth_information - prior).clamp(min=0.0)
     change = share * normal.depth_information / information * (motion.log_depth - views.log_depth)
     return views.log_depth + change, information

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vo_stream.net.alignment import CELL, Aligned, Alignment, inside, positions, sample, to_grid
+from vo_stream.net.alignment import CELL, Aligned, Alignment, looked_up, positions
 from vo_stream.net.ego_motion import (
     LOG_INVERSE_DEPTH_RANGE,
     EgoMotion,
@@ -163,10 +163,9 @@ class OdometryNet(nn.Module):
         """Return what the ego-motion layer is to explain."""
         focal = focal_length(rays)
         height, width = rays.shape[-2:]
-        grid = to_grid(positions(height, width, rays) + flow / CELL, height, width)
         filtered = torch.cat([state["inverse_depth"], state["information"]], dim=1)
-        before = sample(filtered, grid)
-        carried, certainty = before[:, :1], before[:, 1:] * inside(grid)
+        before, visible = looked_up(filtered, positions(height, width, rays) + flow / CELL)
+        carried, certainty = before[:, :1], before[:, 1:] * visible
         certainty = certainty / (1.0 + certainty * (2.0 * self.forgetting).exp())
         fx, fy = focal[:, :1, None, None], focal[:, 1:, None, None]
         scale = torch.cat([fx * fx, fx * fy, fy * fy], dim=1) * state["seen"][:, :, None, None]
@@ -257,8 +256,7 @@ class OdometryNet(nn.Module):
         up = functional.interpolate(up, scale_factor=2.0, mode="bilinear")
         first, peak = up[:, :2], up[:, 2:]
         height, width = first.shape[-2:]
-        grid = to_grid(positions(height, width, first) + first / CELL, height, width)
-        there = sample(state["cells"], grid)
+        there, _ = looked_up(state["cells"], positions(height, width, first) + first / CELL)
         scores = local_scores(features.cells, there, RADIUS)
         probability = (scores * sharp[1]).softmax(dim=3)
         nudge = (probability @ window(RADIUS, scores).T).permute(0, 3, 1, 2)
@@ -273,7 +271,8 @@ class OdometryNet(nn.Module):
         xx, xy, yy = torch.split(aligned.information, 1, dim=1)
         trace = xx + yy + 1e-3
         weakest = (xx * yy - xy * xy).clamp(min=0.0) / trace + 1e-3
-        nudge = (aligned.flow - flows[2]).square().sum(1, keepdim=True) + 1e-2
+        nudge = aligned.flow - flows[2]
+        nudge = (nudge * nudge).sum(1, keepdim=True) + 1e-2
         signs = torch.cat([trace, weakest, aligned.energy + 1e-3, nudge], dim=1).log()
         signs = torch.cat([signs, aligned.visible], dim=1).to(weighed.dtype)
         x = functional.relu(weighed + self.weight_of_signs(signs))

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vo_stream.pose_error import PoseError
 from vo_stream.se3 import SE3, Array
-from vo_stream.track.bounds import MAX_STD, bounded
+from vo_stream.track.bounds import MAX_STD, bounded_covariance
 from vo_stream.values import Estimate, read_only
 
 FORWARD = SE3(np.array([0.5, -0.5, 0.5, -0.5, 0.0, 0.0, 0.0]))
@@ -121,7 +120,7 @@ def _of_unknown_unit(covariance: Array, length: Array) -> Array:
     deviation k, independent of x: cov(s x) = (1 + k^2) cov(x) + k^2 x x^T.
     """
     spread = UNKNOWN_UNIT_STD * length
-    # Cut here, not by `bounded`, which goes axis by axis and would turn the direction of travel.
+    # Not cut by `bounded_covariance`: axis by axis would turn the direction of travel.
     spread *= min(1.0, MAX_STD[0] / max(float(np.linalg.norm(spread)), MIN_STD))
     widened: Array = covariance.copy()
     widened[:3, :3] *= 1.0 + UNKNOWN_UNIT_STD**2
@@ -134,5 +133,4 @@ def _usable(covariance: Array) -> Array:
     variances = np.diag(covariance)
     largest = np.repeat([variances[:3].max(), variances[3:].max()], 3)
     symmetric = 0.5 * covariance + 0.5 * covariance.T
-    usable = PoseError(symmetric + np.diag(MIN_STD**2 + MIN_VARIANCE_RATIO * largest))
-    return bounded(usable).covariance
+    return bounded_covariance(symmetric + np.diag(MIN_STD**2 + MIN_VARIANCE_RATIO * largest))

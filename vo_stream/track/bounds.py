@@ -8,6 +8,7 @@ import numpy as np
 
 from vo_stream.config import TrackConfig
 from vo_stream.pose_error import PoseError
+from vo_stream.se3 import Array
 from vo_stream.values import Motion
 
 logger = logging.getLogger(__name__)
@@ -20,10 +21,24 @@ SHORTEST_STEP_S = 0.02
 
 
 def bounded(error: PoseError) -> PoseError:
-    """Scale an error down, axis by axis, to at most `MAX_STD`; its covariance stays symmetric and
+    """Scale an error down, axis by axis, to at most `MAX_STD`; its covariances stay symmetric and
     positive."""
-    shrink = np.minimum(1.0, MAX_STD / np.sqrt(np.diag(error.covariance)))
-    return PoseError(error.covariance * np.outer(shrink, shrink), error.lasting * shrink[:, None])
+    shrink = _shrink(error.covariance)
+    return PoseError(
+        bounded_covariance(error.covariance),
+        bounded_covariance(error.of_steps),
+        error.lasting * shrink[:, None],
+    )
+
+
+def bounded_covariance(covariance: Array) -> Array:
+    """Scale a covariance down, axis by axis, to at most `MAX_STD`; keeps it symmetric, positive."""
+    shrink = _shrink(covariance)
+    return np.asarray(covariance * np.outer(shrink, shrink))
+
+
+def _shrink(covariance: Array) -> Array:
+    return np.asarray(np.minimum(1.0, MAX_STD / np.sqrt(np.diag(covariance))))
 
 
 def fault_of(motion: Motion | None, dt_s: float, config: TrackConfig) -> str:

@@ -176,7 +176,7 @@ class Odometer:
             stamp_ns=frame.stamp_ns,
             camera=frame.camera,
             odom_from_camera=SE3.identity(),
-            error=PoseError(FIRST_STD**2 * np.eye(6)),
+            error=PoseError.of(FIRST_STD**2 * np.eye(6)),
             tracking=Tracking(),
             net=net,
             rest=rest,
@@ -194,7 +194,7 @@ class Odometer:
             state,
             stamp_ns=frame.stamp_ns,
             camera=frame.camera,
-            error=PoseError(self._unseen(state, dt_s).covariance),  # a new stream errs anew
+            error=replace(self._unseen(state, dt_s), lasting=np.zeros((6, 6))),
             tracking=Tracking(),
             net=net,
             rest=rest,
@@ -281,8 +281,7 @@ class Odometer:
         """
         blind_s = state.tracking.blind_s
         squares = (blind_s + dt_s) ** 2 - blind_s**2
-        grown = state.error.covariance + squares * np.diag(self._blind_std(1.0) ** 2)
-        return bounded(replace(state.error, covariance=grown))
+        return bounded(state.error.plus(squares * np.diag(self._blind_std(1.0) ** 2)))
 
     def _estimate(self, state: StreamState, motion: Motion | None, reason: str) -> Estimate:
         return Estimate(
@@ -295,6 +294,7 @@ class Odometer:
             session=state.session,
             scale=state.scale.factor,
             reason=reason,
+            if_independent=state.error.of_steps,
         )
 
     def _refused(self, frame: Frame, state: StreamState | None, reason: str) -> Estimate:

@@ -149,7 +149,7 @@ def increments(
     """
     found: list[tuple[Array, Array]] = []
     motion = truth = SE3.identity()
-    error = known = PoseError(np.zeros((6, 6)))
+    error = known = PoseError.of(np.zeros((6, 6)))
     since = before = stream.stamps[0]
     steps = zip(stream.estimated, stream.true, stream.std, stream.stamps[1:], strict=True)
     for step, true_step, std, stamp in steps:
