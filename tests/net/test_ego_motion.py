@@ -363,3 +363,31 @@ def test_a_small_motion_and_back() -> None:
     back = twist_from_identity(rotation, translation)
     torch.testing.assert_close(back[:, 3:], twist[:, 3:], rtol=1e-3, atol=0.0)
     torch.testing.assert_close(translation, twist[:, :3])
+
+
+def test_depths_carried_from_a_wrong_motion_are_forgotten() -> None:
+    """They agree with a motion sideways where the camera went ahead, and they are sure of it."""
+    scene = Scene(batch=2, height=16, width=24)
+    views = scene.noisy(torch.Generator().manual_seed(1))
+    rays = torch.cat([views.rays, torch.ones_like(views.rays[:, :1])], dim=1)
+    seen = torch.cat([views.target, torch.ones_like(views.target[:, :1])], dim=1)
+    sideways = torch.tensor([0.4, 0.0, 0.05], dtype=torch.float64)[None, :, None]
+    across = torch.linalg.cross(sideways.expand_as(seen), seen, dim=1)
+    parallax = (torch.linalg.cross(rays, seen, dim=1) * across).sum(1, keepdim=True)
+    wrong = (parallax.abs() / across.square().sum(1, keepdim=True)).clamp(min=1e-2).log()
+    sure = views.carried_information.clone()
+    sure[1] *= 100.0
+    carried = torch.cat([views.carried[:1], wrong[1:]])
+    guess = guess_ego_motion(views._replace(carried=carried, carried_information=sure))
+    assert guess.remembers.flatten().tolist() == [1.0, 0.0]
+    for found in (guess.rotation[1], guess.rotation[0]):
+        assert torch.linalg.matrix_norm(found - scene.rotation[0]) < 5e-3
+
+
+def test_what_is_carried_and_right_is_kept() -> None:
+    scene = Scene(batch=1)
+    for seed in range(20):
+        views = scene.noisy(torch.Generator().manual_seed(seed))
+        assert guess_ego_motion(views).remembers.item() == 1.0
+    nothing = views._replace(information=torch.zeros_like(views.information))
+    assert guess_ego_motion(nothing).remembers.item() == 1.0

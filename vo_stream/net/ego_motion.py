@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from vo_stream.net.rigid import (
+    ADDED,
+    TABLE,
     adjoint_of_inverse,
     cayley,
     constant,
@@ -27,6 +29,13 @@ FROM_NOTHING = (1e12, 400.0, 36.0)
 REFINING = (16.0, 9.0)
 """Of each iteration, from standing still or from a guess: the squared residual, in variances, at
 which a cell counts half (Cauchy). The last of `REFINING` is for the covariance."""
+
+AFRESH = (1e12, 400.0, 100.0, 36.0)
+"""The same, of what more a guess without the carried depths takes: the kernel opens once more."""
+
+DOUBT, LEAST_DOUBT = 2.0, 0.05
+"""The carried depths are doubted where the guess by them costs so many times what the one without
+them does, and so much more in the mean of the cells (a residual of 0.7 standard deviations)."""
 
 ROTATION_PRIOR_STD_RAD = 1.0
 TRANSLATION_PRIOR_STD = 1.0
@@ -85,27 +94,53 @@ class EgoMotion(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """Motion, depths and trust as in `EgoMotion`."""
+    """Motion, depths and trust as in `EgoMotion`. `remembers`: (batch, 1, 1), 0 where the carried
+    depths were doubted, else 1."""
 
     rotation: Tensor
     translation: Tensor
     log_depth: Tensor
     trust: Tensor
+    remembers: Tensor
 
 
 def guess_ego_motion(views: TwoView) -> Guess:
-    """Return about what `solve_ego_motion` does, from standing still; no gradient flows."""
-    batch = len(views.rays)
+    """Return about what `solve_ego_motion` does, from standing still; no gradient flows.
+
+    There are two guesses, by all that is known and without the carried depths. Where a stream began
+    with a wrong motion, the depths that fit it are carried on, and would hold the next motion to it
+    for ever. So both are judged by what is not carried, and where the second explains the flow far
+    better, it is taken and the carried depths are forgotten.
+    """
     views = TwoView(*(part.detach() for part in views))
-    known = _known(views)
+    afresh = views._replace(carried_information=torch.zeros_like(views.carried_information))
+    both = TwoView(*(torch.cat(pair) for pair in zip(views, afresh, strict=True)))
+    batch = len(both.rays)
     motion = _Solution(
         torch.eye(3, dtype=views.rays.dtype, device=views.rays.device).expand(batch, 3, 3),
-        torch.zeros_like(views.rays[:, :1, 0]).expand(batch, 3),
-        views.log_depth,
+        torch.zeros_like(both.rays[:, :1, 0]).expand(batch, 3),
+        both.log_depth,
     )
-    motion = _iterate(views, known, motion, FROM_NOTHING)
-    normal = _linearise(views, known, motion, REFINING[-1])
-    return Guess(*motion[:2], _believed(views, motion, normal)[0], normal.trust)
+    halves = (part.chunk(2) for part in _iterate(both, _known(both), motion, FROM_NOTHING))
+    first, second = (_Solution(*half) for half in zip(*halves, strict=True))
+    second = _iterate(afresh, _known(afresh), second, AFRESH)
+    remembers = _cost(afresh, first) <= DOUBT * _cost(afresh, second) + LEAST_DOUBT
+    motion = _Solution(
+        torch.where(remembers, first.rotation, second.rotation),
+        torch.where(remembers[:, 0], first.translation, second.translation),
+        torch.where(remembers, first.log_depth, second.log_depth),
+    )
+    kept = remembers.to(views.rays.dtype)
+    views = views._replace(carried_information=views.carried_information * kept)
+    normal = _linearise(views, _known(views), motion, REFINING[-1])
+    return Guess(*motion[:2], _believed(views, motion, normal)[0], normal.trust, kept)
+
+
+def _cost(views: TwoView, motion: _Solution) -> Tensor:
+    """Return the robust cost (batch, 1, 1) of a motion, the mean of the cells with the depths that
+    suit it best."""
+    trust = _linearise(views, _known(views), motion, REFINING[-1]).trust
+    return -trust.log().mean(2, keepdim=True)
 
 
 def solve_ego_motion(views: TwoView, guess: Guess | None = None) -> EgoMotion:
@@ -210,31 +245,6 @@ class _Normal(NamedTuple):
     depth_vector: Tensor
     depth_information: Tensor
     trust: Tensor
-
-
-def _derivatives() -> tuple[Tensor, Tensor]:
-    """Return the table of the derivatives (252,), and what a translation adds to it (3, 252).
-
-    As (7, 3, 12): with respect to v, w and the log inverse depth, of the residual's rows (x, y, log
-    inverse depth in the previous frame), in terms of the twelve products of `_linearise`.
-    """
-    su, sv, s, uu, uv, vv, u, v, one = 0, 1, 2, 3, 4, 7, 5, 8, 11
-    table = torch.zeros(7, 3, 12)
-    added = torch.zeros(3, 7, 3, 12)
-    for row, column, product, sign in (
-        (0, 0, s, 1), (0, 2, su, -1), (0, 3, uv, -1), (0, 4, one, 1), (0, 4, uu, 1), (0, 5, v, -1),
-        (1, 1, s, 1), (1, 2, sv, -1), (1, 3, one, -1), (1, 3, vv, -1), (1, 4, uv, 1), (1, 5, u, 1),
-        (2, 2, s, -1), (2, 3, v, -1), (2, 4, u, 1), (2, 6, one, 1),
-    ):  # fmt: skip
-        table[column, row, product] = sign
-    for axis, row, product, sign in (
-        (0, 0, s, 1), (2, 0, su, -1), (1, 1, s, 1), (2, 1, sv, -1), (2, 2, s, -1),
-    ):  # fmt: skip
-        added[axis, 6, row, product] = sign
-    return table.flatten(), added.flatten(1)
-
-
-TABLE, ADDED = _derivatives()
 
 
 def _linearise(views: TwoView, known: _Known, motion: _Solution, robust_square: float) -> _Normal:

@@ -27,6 +27,33 @@ GENERATORS = torch.tensor(
 AXES = 0.5 * GENERATORS.T
 
 
+def _derivatives() -> tuple[Tensor, Tensor]:
+    """Return the derivatives of a point's image (252,), and what a translation adds to them
+    (3, 252): the interaction matrix (Chaumette and Hutchinson, 2006) as a table.
+
+    As (7, 3, 12): with respect to v, w and the log inverse depth, of x, y and the log inverse depth
+    in the other frame, in terms of twelve products: of the point's (x, y, 1) there with its inverse
+    depth, and with each other.
+    """
+    su, sv, s, uu, uv, vv, u, v, one = 0, 1, 2, 3, 4, 7, 5, 8, 11
+    table = torch.zeros(7, 3, 12)
+    added = torch.zeros(3, 7, 3, 12)
+    for row, column, product, sign in (
+        (0, 0, s, 1), (0, 2, su, -1), (0, 3, uv, -1), (0, 4, one, 1), (0, 4, uu, 1), (0, 5, v, -1),
+        (1, 1, s, 1), (1, 2, sv, -1), (1, 3, one, -1), (1, 3, vv, -1), (1, 4, uv, 1), (1, 5, u, 1),
+        (2, 2, s, -1), (2, 3, v, -1), (2, 4, u, 1), (2, 6, one, 1),
+    ):  # fmt: skip
+        table[column, row, product] = sign
+    for axis, row, product, sign in (
+        (0, 0, s, 1), (2, 0, su, -1), (1, 1, s, 1), (2, 1, sv, -1), (2, 2, s, -1),
+    ):  # fmt: skip
+        added[axis, 6, row, product] = sign
+    return table.flatten(), added.flatten(1)
+
+
+TABLE, ADDED = _derivatives()
+
+
 def constant(table: Tensor, like: Tensor) -> Tensor:
     """Return a table as another tensor is: on a GPU always the same copy, as CUDA graphs need."""
     if (table.device, table.dtype) == (like.device, like.dtype):

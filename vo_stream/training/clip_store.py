@@ -114,7 +114,8 @@ def held_out(
     for size in sizes:
         path = folder / f"held_out_{size[0]}x{size[1]}.npz"
         if not path.exists():
-            recipe.render(size, count, HELD_OUT_SEED, device).save(path)
+            seed = HELD_OUT_SEED + 10_000 * size[0] + size[1]  # other worlds for each size
+            recipe.render(size, count, seed, device).save(path)
         batches.append(Clip.load(path).to(device))
     return batches
 
