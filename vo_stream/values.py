@@ -116,7 +116,7 @@ class Estimate:
 
     @property
     def covariance_of_steps(self) -> Array:
-        """What `covariance` would be if the errors of steps were independent."""
+        """(6, 6) what `covariance` would be if the errors of steps were independent."""
         return self.covariance if self.if_independent is None else self.if_independent
 
 

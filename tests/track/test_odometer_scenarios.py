@@ -401,12 +401,34 @@ def test_errors_that_last_add_up_and_rest_adds_none() -> None:
     resting = [odometer.step(replace(frame(i), image=still)) for i in range(101, 201)]
     assert {estimate.reason for estimate in resting[20:]} == {"at rest"}
     assert resting[-1].covariance[2, 2] == pytest.approx(resting[20].covariance[2, 2], rel=1e-3)
+    error = odometer.state.error if odometer.state else None
+    assert error is not None
+    assert error.lasting[2, 2] == pytest.approx(np.sqrt(resting[-1].covariance[2, 2]), rel=1e-2)
+    refused = odometer.step(replace(frame(200), image=still))
+    assert refused.refused
+    np.testing.assert_array_equal(refused.covariance_of_steps, resting[-1].covariance_of_steps)
     odometer.step(frame(1201))  # a jump, to be confirmed
     apart = odometer.step(frame(1202))
     error = odometer.state.error if odometer.state else None
     assert "a gap" in apart.reason
     assert error is not None
     assert not error.lasting.any()
+
+
+def test_a_backend_that_starts_anew_errs_anew() -> None:
+    """After a motion that is none, nothing lasts of the errors before, nor of the blind step."""
+    spoiled = replace(Motion(STEP, STD), std=np.full(6, np.nan))
+    net = KnownNet(answer=lambda motion: spoiled if len(net.counts) == 21 else motion)
+    net.spec = replace(net.spec, correlation=Correlation((1.0,) * 6, (1e9,) * 6))
+    odometer = Odometer(net, TrackConfig())
+    for i in range(40):
+        estimate = odometer.step(frame(i))
+        error = odometer.state.error if odometer.state else None
+        assert error is not None
+        if estimate.motion is not None:
+            assert error.lasting.any() == estimate.motion.observed
+    assert 20 in net.counts
+    assert net.counts.count(0) == 2
 
 
 def test_covariance_follows_the_steps() -> None:

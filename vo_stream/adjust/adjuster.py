@@ -133,7 +133,9 @@ class Adjuster:
             self._start(estimate.session)
         elif previous is not None and estimate.stamp_ns <= previous.stamp_ns:
             return False
-        if not (estimate.odom_from_camera.is_finite and np.isfinite(estimate.covariance).all()):
+        if not (
+            estimate.odom_from_camera.is_finite and np.isfinite(estimate.covariance_of_steps).all()
+        ):
             return False
         if self._rectifier is None or self._rectifier.source != frame.camera:
             size = reduced_size(frame.camera.size, self._config.adjust.max_pixels)

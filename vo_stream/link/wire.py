@@ -137,7 +137,7 @@ def encode_frame(
     camera, image, motion = frame.camera, frame.image, estimate.motion
     if image.dtype != np.uint8 or image.shape != (camera.height, camera.width):
         raise WireError(f"an image {image.dtype} {image.shape} for a camera of {camera.size}")
-    finite = estimate.odom_from_camera.is_finite and np.isfinite(estimate.covariance).all()
+    finite = estimate.odom_from_camera.is_finite and np.isfinite(estimate.covariance_of_steps).all()
     if not finite or not (motion is None or motion.is_finite):
         raise WireError("an estimate that is not finite")
     fields: dict[str, object] = {

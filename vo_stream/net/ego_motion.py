@@ -150,10 +150,14 @@ def solve_ego_motion(views: TwoView, guess: Guess | None = None) -> EgoMotion:
     Gauss-Newton forgets where it came from, so they are those of the solution (Bolte et al.,
     "One-step differentiation of iterative algorithms", 2023). Finite for whatever is finite: for
     pure rotation, no parallax and no information at all the priors answer, and the covariance
-    says so.
+    says so. `guess`: that of `guess_ego_motion`; where it does not remember, `views` are without
+    the carried depths.
     """
     batch = len(views.rays)
-    guess = guess_ego_motion(views) if guess is None else guess
+    if guess is None:
+        guess = guess_ego_motion(views)
+        carried = views.carried_information * guess.remembers
+        views = views._replace(carried_information=carried)
     known = _known(views)
     motion = _Solution(*(part.detach() for part in guess[:3]))
     motion = _iterate(views, known, motion, REFINING[:-1])

@@ -65,7 +65,7 @@ LARGEST_SIDE = 64
 OPERATORS = {
     "Abs", "Add", "And", "AveragePool", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv",
     "Cos", "Div", "Equal", "Exp", "Expand", "Floor", "Gather", "GatherElements", "GatherND", "Gemm",
-    "GlobalAveragePool", "Greater", "GreaterOrEqual", "GridSample", "Identity", "Less",
+    "GlobalAveragePool", "Greater", "GreaterOrEqual", "Identity", "Less",
     "LessOrEqual", "Log", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg", "Not", "Or", "Pad",
     "Pow", "Range", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum",
     "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Sin", "Slice", "Softmax", "Softplus",

@@ -73,7 +73,10 @@ def correlation_of(about: Mapping[str, Any]) -> Correlation:
     if "error_share" not in found:
         return INDEPENDENT
     keys = ("error_share", "error_time_s")
-    return Correlation(*(tuple(float(found[key][axis]) for axis in AXES) for key in keys))
+    try:
+        return Correlation(*(tuple(float(found[key][axis]) for axis in AXES) for key in keys))
+    except (LookupError, TypeError, ValueError) as error:
+        raise NetError(f"weights whose calibration is damaged ({error})") from None
 
 
 def sees_gpu() -> bool:

@@ -14,7 +14,7 @@ from vo_stream.camera import CameraModel, Rectifier
 from vo_stream.config import ScaleConfig, TrackConfig
 from vo_stream.errors import ConfigError
 from vo_stream.net.stepnet import NetState, StepNet
-from vo_stream.pose_error import INDEPENDENT, PoseError
+from vo_stream.pose_error import PoseError
 from vo_stream.se3 import SE3, Array
 from vo_stream.track.bounds import bounded, fault_of
 from vo_stream.track.scale import Scale
@@ -210,7 +210,8 @@ class Odometer:
         fault = fault_of(motion, dt_s, self._config)
         if fault or motion is None:  # the backend's memory may be spoiled with it
             _, net = self._net.step(image, rays, 0.0, self._net.start())
-            state = replace(state, scale=state.scale.of_new_unit(self._first_scale))
+            error = replace(state.error, lasting=np.zeros((6, 6)))
+            state = replace(state, error=error, scale=state.scale.of_new_unit(self._first_scale))
             motion = Motion(SE3.identity(), self._blind_std(dt_s), observed=False, reason=fault)
         solved = motion
         motion, rest = self._gated(solved, frame.stamp_ns, image, state)
@@ -219,7 +220,9 @@ class Odometer:
         if tracking.status is Status.LOST:
             following = replace(following, error=self._unseen(state, dt_s))
             return following, self._estimate(following, None, motion.reason)
-        alike = self._net.spec.correlation if motion is solved else INDEPENDENT
+        alike = self._net.spec.correlation
+        if fault or motion is not solved:  # what lasts fades on, and nothing comes to it
+            alike = replace(alike, share=(0.0,) * 6)
         following = replace(
             following,
             odom_from_camera=state.odom_from_camera @ motion.prev_from_curr,
@@ -314,6 +317,7 @@ class Odometer:
             scale=scale.factor,
             reason=reason,
             refused=True,
+            if_independent=state.error.of_steps if state else None,
         )
 
 

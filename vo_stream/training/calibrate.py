@@ -128,8 +128,8 @@ def _motions(rotations: Array, translations: Array) -> list[SE3]:
 
 
 def halves(clips: Iterable[Clip]) -> tuple[list[Clip], list[Clip]]:
-    """Return the even and the odd items of each batch: of one seed's worlds at several sizes each
-    is on one side only."""
+    """Return the even and the odd items of each batch, so that no world is on both sides: a folder
+    may hold batches of several sizes that show the same worlds in the same order."""
     batches = list(clips)
     even = [clip.select(slice(0, None, 2)) for clip in batches]
     odd = [clip.select(slice(1, None, 2)) for clip in batches if len(clip.images) > 1]
@@ -149,7 +149,7 @@ def increments(
     """
     found: list[tuple[Array, Array]] = []
     motion = truth = SE3.identity()
-    error = known = PoseError.of(np.zeros((6, 6)))
+    error = none = PoseError.of(np.zeros((6, 6)))
     since = before = stream.stamps[0]
     steps = zip(stream.estimated, stream.true, stream.std, stream.stamps[1:], strict=True)
     for step, true_step, std, stamp in steps:
@@ -159,7 +159,7 @@ def increments(
         if stamp - since >= window_s:
             found.append(((motion.inverse() @ truth).log(), error.covariance))
             motion = truth = SE3.identity()
-            error, since = known, stamp
+            error, since = none, stamp
     return found
 
 
