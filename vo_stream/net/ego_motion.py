@@ -74,6 +74,10 @@ class TwoView(NamedTuple):
     carried: Tensor
     carried_information: Tensor
 
+    def remembering(self, share: Tensor) -> TwoView:
+        """Return the same with a share, 0..1, of the information of what is carried."""
+        return self._replace(carried_information=self.carried_information * share)
+
 
 class EgoMotion(NamedTuple):
     """The solution.
@@ -114,6 +118,7 @@ def guess_ego_motion(views: TwoView) -> Guess:
     """
     views = TwoView(*(part.detach() for part in views))
     afresh = views._replace(carried_information=torch.zeros_like(views.carried_information))
+    known = _known(afresh)
     both = TwoView(*(torch.cat(pair) for pair in zip(views, afresh, strict=True)))
     batch = len(both.rays)
     motion = _Solution(
@@ -123,23 +128,24 @@ def guess_ego_motion(views: TwoView) -> Guess:
     )
     halves = (part.chunk(2) for part in _iterate(both, _known(both), motion, FROM_NOTHING))
     first, second = (_Solution(*half) for half in zip(*halves, strict=True))
-    second = _iterate(afresh, _known(afresh), second, AFRESH)
-    remembers = _cost(afresh, first) <= DOUBT * _cost(afresh, second) + LEAST_DOUBT
+    second = _iterate(afresh, known, second, AFRESH)
+    cost, least = (_cost(afresh, known, motion) for motion in (first, second))
+    remembers = cost <= DOUBT * least + LEAST_DOUBT
     motion = _Solution(
         torch.where(remembers, first.rotation, second.rotation),
         torch.where(remembers[:, 0], first.translation, second.translation),
         torch.where(remembers, first.log_depth, second.log_depth),
     )
     kept = remembers.to(views.rays.dtype)
-    views = views._replace(carried_information=views.carried_information * kept)
+    views = views.remembering(kept)
     normal = _linearise(views, _known(views), motion, REFINING[-1])
     return Guess(*motion[:2], _believed(views, motion, normal)[0], normal.trust, kept)
 
 
-def _cost(views: TwoView, motion: _Solution) -> Tensor:
+def _cost(views: TwoView, known: _Known, motion: _Solution) -> Tensor:
     """Return the robust cost (batch, 1, 1) of a motion, the mean of the cells with the depths that
     suit it best."""
-    trust = _linearise(views, _known(views), motion, REFINING[-1]).trust
+    trust = _linearise(views, known, motion, REFINING[-1]).trust
     return -trust.log().mean(2, keepdim=True)
 
 
@@ -156,8 +162,7 @@ def solve_ego_motion(views: TwoView, guess: Guess | None = None) -> EgoMotion:
     batch = len(views.rays)
     if guess is None:
         guess = guess_ego_motion(views)
-        carried = views.carried_information * guess.remembers
-        views = views._replace(carried_information=carried)
+        views = views.remembering(guess.remembers)
     known = _known(views)
     motion = _Solution(*(part.detach() for part in guess[:3]))
     motion = _iterate(views, known, motion, REFINING[:-1])

@@ -149,8 +149,7 @@ class OdometryNet(nn.Module):
         refined = self._information(half, weighed, flows, self.weight_head)
         with exact(image.device):
             views = self._views(half.flow, refined, prior, rays, state)
-            carried = views.carried_information * guess.remembers
-            views = views._replace(carried_information=carried)
+            views = views.remembering(guess.remembers)
             solved, known = self._scaled(solve_ego_motion(views, guess), views, state)
             output, after = self._judged(solved, views, half, features, dt, state)
             after["scale"] = known * state["seen"]
